@@ -1,0 +1,1 @@
+//! The RFC 9421 scheme.

@@ -1,0 +1,58 @@
+//! Names that no client and no upstream may set, compared after folding every character that some backend folds.
+
+use std::collections::HashSet;
+
+use http::HeaderName;
+
+use super::Fields;
+
+/// Removed by default beside the reserved namespace: they make backends run another handler or believe another user.
+const REMOVED: [&str; 10] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "remote-user",
+    "x-forwarded-user",
+    "signature",
+    "signature-input",
+    "accept-signature",
+];
+
+/// Prefixes that are ours (or, for `x-auth-request`, some other proxy's word about identity).
+const PREFIXES: [&str; 3] = ["xidentity", "xdoorward", "xauthrequest"];
+
+/// The reserved names of one configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Reserved {
+    folded: HashSet<String>,
+}
+
+impl Reserved {
+    /// The built-in names and these.
+    pub fn new<'n>(more: impl IntoIterator<Item = &'n HeaderName>) -> Self {
+        let built_in = REMOVED.iter().map(|name| fold(name));
+        Self { folded: built_in.chain(more.into_iter().map(|name| fold(name.as_str()))).collect() }
+    }
+
+    /// Whether a name, in any spelling, is reserved.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        let folded = fold(name.as_str());
+        PREFIXES.iter().any(|prefix| folded.starts_with(prefix)) || self.folded.contains(&folded)
+    }
+
+    /// Removes every reserved name.
+    pub fn strip(&self, from: &mut impl Fields) {
+        for name in from.names() {
+            if self.contains(&name) {
+                from.remove(&name);
+            }
+        }
+    }
+}
+
+/// Letters and digits only: what is left when a backend maps every separator to one character (`threats` 1).
+fn fold(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}

@@ -1,0 +1,166 @@
+//! What a tenant asks of its callers: mode, audience, and per route a level, a freshness, claim values. Pure data and one
+//! lookup; [`crate::admission`] applies it.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Value;
+
+use crate::reason::StepUpDemand;
+use crate::request::path::{Path, PathPattern};
+
+/// How sure the gateway is of who is calling; ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Nobody in particular.
+    Anonymous,
+    /// An id that nobody signed: metadata only.
+    Claimed,
+    /// A subject that the host's backend signed.
+    Verified,
+    /// The same, authenticated anew and more strongly a short while ago.
+    SteppedUp,
+}
+
+impl Level {
+    /// Every level, lowest first.
+    pub const ALL: [Self; 4] = [Self::Anonymous, Self::Claimed, Self::Verified, Self::SteppedUp];
+
+    /// As written in headers, configuration and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Claimed => "claimed",
+            Self::Verified => "verified",
+            Self::SteppedUp => "stepped_up",
+        }
+    }
+}
+
+/// What happens to a request whose identity does not hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Tokens are not looked at.
+    Off,
+    /// Counted as what enforce would deny, and forwarded at its true level.
+    Monitor,
+    /// Denied.
+    #[default]
+    Enforce,
+}
+
+impl Mode {
+    /// As written in configuration and `/status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Monitor => "monitor",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+/// Whom a tenant serves where no route says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// Anonymous callers too.
+    #[default]
+    Anyone,
+    /// Verified users only.
+    Users,
+}
+
+/// A claim and the values that satisfy a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredClaim {
+    /// The claim's name.
+    pub name: String,
+    /// Any one of these satisfies; a claim that is a list satisfies by any of its members.
+    pub values: Vec<String>,
+}
+
+impl RequiredClaim {
+    /// Whether a claim's value satisfies this.
+    pub fn met_by(&self, value: Option<&Value>) -> bool {
+        let is_listed = |v: &Value| v.as_str().is_some_and(|s| self.values.iter().any(|accepted| accepted == s));
+        match value {
+            Some(Value::Array(list)) => list.iter().any(is_listed),
+            Some(value) => is_listed(value),
+            None => false,
+        }
+    }
+}
+
+/// One `[[tenant.route]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which paths.
+    pub path: PathPattern,
+    /// Which methods; empty means all. GET covers HEAD, and a WebSocket handshake matches whatever stands here.
+    pub methods: Vec<Method>,
+    /// The lowest level that passes.
+    pub require: Level,
+    /// How long ago a step-up may be, where `require` is `stepped_up`.
+    pub max_age: Option<Duration>,
+    /// Accepted authentication levels (`aal`) of a step-up; empty accepts any that the tenant accepts.
+    pub aal: Vec<String>,
+    /// Claims that a verified caller must have.
+    pub require_claims: Vec<RequiredClaim>,
+}
+
+impl Route {
+    fn matches(&self, method: &Method, path: &Path<'_>, upgrade: bool) -> bool {
+        let covered = |m: &Method| m == method || (*m == Method::GET && *method == Method::HEAD);
+        (upgrade || self.methods.is_empty() || self.methods.iter().any(covered)) && self.path.covers(path)
+    }
+}
+
+/// A tenant's audience and routes.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Whom unmatched requests must come from.
+    pub audience: Audience,
+    /// Rules in file order; the first that matches applies.
+    pub routes: Vec<Route>,
+    /// How long a step-up lasts where a route does not say.
+    pub step_up_max_age: Duration,
+}
+
+/// What one request must show.
+#[derive(Clone, Copy, Debug)]
+pub struct Requirement<'p> {
+    /// The lowest level that passes.
+    pub level: Level,
+    /// Oldest acceptable step-up.
+    pub max_age: Duration,
+    /// Accepted authentication levels; empty accepts any.
+    pub aal: &'p [String],
+    /// Claims that must be there.
+    pub claims: &'p [RequiredClaim],
+}
+
+impl Requirement<'_> {
+    /// The same as RFC 9470 challenge parameters.
+    pub fn demand(&self) -> StepUpDemand {
+        StepUpDemand { max_age: self.max_age.as_secs(), acr_values: self.aal.to_vec() }
+    }
+}
+
+impl Policy {
+    /// What this request must show: the first matching route's rule, else the audience's.
+    pub fn requirement(&self, method: &Method, path: &Path<'_>, upgrade: bool) -> Requirement<'_> {
+        let audience = match self.audience {
+            Audience::Anyone => Level::Anonymous,
+            Audience::Users => Level::Verified,
+        };
+        match self.routes.iter().find(|r| r.matches(method, path, upgrade)) {
+            Some(route) => Requirement {
+                level: route.require,
+                max_age: route.max_age.unwrap_or(self.step_up_max_age),
+                aal: &route.aal,
+                claims: &route.require_claims,
+            },
+            None => Requirement { level: audience, max_age: self.step_up_max_age, aal: &[], claims: &[] },
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Credentials by their form. The form only says which verifier may look at it; nothing is proven here.
+
+use crate::reason::{Denied, Reason};
+
+/// The `typ` of Doorward's own session tokens (RFC 8725 §3.11): tells them from every identity JWT.
+pub const SESSION_TYP: &str = "doorward-session+jwt";
+
+/// What a credential looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// 64 lowercase hex digits: the HMAC of a user id.
+    Hmac,
+    /// `v2.<payload>.<mac>`: Karta's structured token.
+    KartaV2,
+    /// Three segments, not ours: an identity JWT.
+    Jwt,
+    /// A JWT with our own `typ`.
+    Session,
+}
+
+impl Form {
+    /// Tells a credential's form.
+    ///
+    /// # Errors
+    /// `token_malformed` for what has none.
+    pub fn of(token: &str) -> Result<Self, Denied> {
+        if token.len() == 64 && token.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(Self::Hmac);
+        }
+        let mut segments = token.split('.');
+        match (segments.next(), segments.next(), segments.next(), segments.next()) {
+            (Some("v2"), Some(_), Some(_), None) => Ok(Self::KartaV2),
+            (Some(header), Some(_), Some(_), None) if is_session_header(header) => Ok(Self::Session),
+            (Some(_), Some(_), Some(_), None) => Ok(Self::Jwt),
+            _ => Err(Denied::new(Reason::TokenMalformed, "neither 64 lowercase hex digits nor three segments")),
+        }
+    }
+}
+
+/// A header that does not parse is no session's: the JWT verifier will refuse it with its own reason.
+fn is_session_header(encoded: &str) -> bool {
+    use base64::Engine as _;
+    // Identity issuers never write our media type, so only headers long enough to hold it are decoded.
+    encoded.len() * 3 / 4 >= SESSION_TYP.len()
+        && base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(encoded)
+            .ok()
+            .and_then(|bytes| crate::json::object(&bytes).ok())
+            .is_some_and(|header| {
+                header.get("typ").and_then(serde_json::Value::as_str).is_some_and(|t| t.eq_ignore_ascii_case(SESSION_TYP))
+            })
+}

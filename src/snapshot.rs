@@ -1,0 +1,122 @@
+//! Everything a request is judged by, as one value. A request loads it once and keeps it to its end, so a reload is atomic
+//! for every request (`threats` 32). Revocations are loaded beside it: they must apply while a new configuration is refused.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::assertion::Signer;
+use crate::clock::UnixTime;
+use crate::revocations::Revocations;
+use crate::secret::KeyBytes;
+use crate::tenant::Tenants;
+
+/// `[server]`. Only the listeners need a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Metrics, probes, status, JWKS; loopback by default.
+    pub admin: SocketAddr,
+    /// Probes and metrics only, where Kubernetes and Prometheus can reach them.
+    pub probes: Option<SocketAddr>,
+    /// Worker threads of the proxy; default: the number of cores.
+    pub threads: usize,
+    /// Largest body that is held before deciding, in bytes.
+    pub body_hold: usize,
+    /// One deadline for the whole hold.
+    pub body_timeout: Duration,
+    /// How long requests in flight may go on after SIGTERM.
+    pub grace: Duration,
+    /// How long the listeners stay open after readiness fell.
+    pub drain_delay: Duration,
+}
+
+/// `[upstream]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// `host:port`; a name is resolved off the request path.
+    pub address: String,
+    /// Deadline of the TCP connect.
+    pub connect_timeout: Duration,
+    /// Longest silence of the upstream before the first byte and between bytes.
+    pub read_timeout: Duration,
+    /// Longest time that the upstream takes no bytes.
+    pub write_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+}
+
+/// How the audit record names a subject.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AuditSubject {
+    /// As it is.
+    #[default]
+    Plain,
+    /// Hex HMAC-SHA256 under a key of its own.
+    Hashed(KeyBytes),
+    /// Not at all.
+    Omitted,
+}
+
+/// What the process listens on, forwards to and writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `[server]`.
+    pub server: ServerSettings,
+    /// `[upstream]`.
+    pub upstream: UpstreamSettings,
+    /// `[audit] subject`.
+    pub audit_subject: AuditSubject,
+    /// `[metrics] max_tenants`: the rest is labelled `other`.
+    pub max_tenants: usize,
+    /// `revocations`, where there is one.
+    pub revocations: Option<PathBuf>,
+}
+
+/// One loaded configuration.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts successful loads, from 1.
+    pub generation: u64,
+    /// When it was loaded.
+    pub loaded_at: UnixTime,
+    /// Who may call.
+    pub tenants: Tenants,
+    /// How the upstream is told.
+    pub signer: Signer,
+    /// The rest.
+    pub settings: Settings,
+}
+
+/// The configuration in force.
+#[derive(Debug)]
+pub struct Live {
+    snapshot: ArcSwap<Snapshot>,
+    revocations: ArcSwap<Revocations>,
+}
+
+impl Live {
+    /// Puts a first configuration in force.
+    pub fn new(snapshot: Snapshot, revocations: Revocations) -> Self {
+        Self { snapshot: ArcSwap::from_pointee(snapshot), revocations: ArcSwap::from_pointee(revocations) }
+    }
+
+    /// What a new request is judged by.
+    pub fn load(&self) -> (Arc<Snapshot>, Arc<Revocations>) {
+        (self.snapshot.load_full(), self.revocations.load_full())
+    }
+
+    /// Puts another configuration in force for new requests.
+    pub fn swap(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Puts other revocations in force for new requests.
+    pub fn revoke(&self, revocations: Revocations) {
+        self.revocations.store(Arc::new(revocations));
+    }
+}

@@ -1,0 +1,238 @@
+//! Tenants: one workspace, product or agent each, with its embed keys, origins, secrets and rules, and the index that
+//! finds them. Built by [`crate::config`]; read by every decision; never changed in place.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::policy::{Mode, Policy};
+use crate::reason::{Reason, Stage};
+use crate::request::body::Inspected;
+use crate::request::embed_key::EmbedKey;
+use crate::request::origin::{Origin, OriginRule};
+use crate::request::path::PathPattern;
+use crate::token::claims::ClaimRules;
+use crate::token::keys::KeyRing;
+
+/// What a request without Origin must show (`product` 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingOrigin {
+    /// A verified identity: servers and mobile apps have one, a drive-by script has not.
+    #[default]
+    Verified,
+    /// Never admitted.
+    Deny,
+    /// Admitted like an allowed origin.
+    Allow,
+}
+
+/// What an id without a token is worth where the mode is `enforce`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnsignedId {
+    /// Denied.
+    #[default]
+    Deny,
+    /// Passed on as a claimed id (Karta's soft id).
+    Claimed,
+}
+
+/// What an expired but otherwise good token is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExpired {
+    /// Denied.
+    #[default]
+    Deny,
+    /// The caller becomes anonymous (Widgent).
+    Anonymous,
+}
+
+/// Where in a head a value may stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// A header of this name.
+    Header(HeaderName),
+    /// A query parameter of this name.
+    Query(String),
+    /// The segments that the pattern's stars stand for, joined by `/`.
+    Path(PathPattern),
+}
+
+/// Where a tenant's clients put things.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// The embed key. `Authorization: Bearer` is always one of them.
+    pub embed_key: Vec<Place>,
+    /// The identity token. What stands in `Authorization: Bearer` and is no embed key is always one.
+    pub token: Vec<Place>,
+    /// Ids asserted beside the token.
+    pub asserted_id: Vec<Place>,
+    /// Names of the tenant.
+    pub tenant_name: Vec<Place>,
+    /// Members of JSON bodies.
+    pub body: Vec<Inspected>,
+    /// Paths whose bodies are held to look for them.
+    pub body_paths: Vec<PathPattern>,
+}
+
+/// A tenant's own way of answering: a vendor's client acts on its vendor's statuses.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// Status per stage, in place of the reason's own.
+    pub status: HashMap<Stage, u16>,
+    /// Value of an `error` member beside `reason`, per reason.
+    pub error: HashMap<Reason, String>,
+}
+
+/// CORS names beyond the gateway's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CorsNames {
+    /// Request headers that pages may send.
+    pub allow_headers: Vec<HeaderName>,
+    /// Response headers that pages may read.
+    pub expose_headers: Vec<HeaderName>,
+}
+
+/// One tenant.
+#[derive(Debug)]
+pub struct Tenant {
+    /// The operator's name for it: in headers, metrics and logs.
+    pub id: String,
+    /// The preset it started from.
+    pub preset: String,
+    /// `off`, `monitor` or `enforce`.
+    pub mode: Mode,
+    /// Names by which paths and bodies may call it; empty: not compared.
+    pub names: Vec<String>,
+    /// Its publishable keys.
+    pub embed_keys: Vec<EmbedKey>,
+    /// Pages that may call. Empty denies every page.
+    pub origins: Vec<OriginRule>,
+    /// Requests without Origin.
+    pub missing_origin: MissingOrigin,
+    /// Ids without a token.
+    pub unsigned_id: UnsignedId,
+    /// Expired tokens.
+    pub on_expired: OnExpired,
+    /// Asserted ids that mean nobody (Halo's `"anonymous"`).
+    pub exempt_ids: Vec<String>,
+    /// Where clients put things.
+    pub places: Places,
+    /// Identity keys.
+    pub keys: KeyRing,
+    /// Claim rules.
+    pub claims: ClaimRules,
+    /// Audience and routes.
+    pub policy: Policy,
+    /// Statuses and error members.
+    pub answers: Answers,
+    /// CORS names.
+    pub cors: CorsNames,
+}
+
+impl Tenant {
+    /// Whether a page of this origin may call.
+    pub fn allows(&self, origin: Origin<'_>) -> bool {
+        self.origins.iter().any(|rule| rule.allows(origin))
+    }
+
+    /// The status this tenant answers a reason with.
+    pub fn status(&self, reason: Reason) -> u16 {
+        let row = reason.row();
+        self.answers.status.get(&row.stage).copied().unwrap_or(row.status)
+    }
+}
+
+/// All tenants, indexed for the two questions that come before one is known: whose key is this, and may any page of this
+/// origin read a denial.
+#[derive(Debug, Default)]
+pub struct Tenants {
+    list: Vec<Arc<Tenant>>,
+    by_key: HashMap<EmbedKey, Arc<Tenant>>,
+    key_places: Vec<Place>,
+    exact_origins: HashSet<Box<str>>,
+    pattern_origins: Vec<OriginRule>,
+    request_headers: BTreeSet<String>,
+}
+
+/// Two tenants that cannot live side by side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// The id at this index stood before.
+    Id(usize),
+    /// The tenant at this index has a key that stood before.
+    Key(usize, EmbedKey),
+}
+
+impl Tenants {
+    /// Indexes tenants.
+    ///
+    /// # Errors
+    /// The first [`Conflict`]: ids and embed keys are unique.
+    pub fn new(list: Vec<Arc<Tenant>>) -> Result<Self, Conflict> {
+        let mut all = Self::default();
+        let mut ids = HashSet::new();
+        for (index, tenant) in list.iter().enumerate() {
+            if !ids.insert(tenant.id.clone()) {
+                return Err(Conflict::Id(index));
+            }
+            for key in &tenant.embed_keys {
+                if all.by_key.insert(key.clone(), Arc::clone(tenant)).is_some() {
+                    return Err(Conflict::Key(index, key.clone()));
+                }
+            }
+            all.index(tenant);
+        }
+        all.list = list;
+        Ok(all)
+    }
+
+    fn index(&mut self, tenant: &Tenant) {
+        let places = &tenant.places;
+        for place in &places.embed_key {
+            if !self.key_places.contains(place) {
+                self.key_places.push(place.clone());
+            }
+        }
+        for rule in &tenant.origins {
+            match rule {
+                OriginRule::Exact(origin) => drop(self.exact_origins.insert(origin.clone())),
+                pattern @ OriginRule::Pattern { .. } if !self.pattern_origins.contains(pattern) => {
+                    self.pattern_origins.push(pattern.clone())
+                }
+                OriginRule::Pattern { .. } => {}
+            }
+        }
+        let placed = [&places.embed_key, &places.token, &places.asserted_id].into_iter().flatten();
+        let placed = placed.filter_map(|place| if let Place::Header(name) = place { Some(name) } else { None });
+        let names = placed.chain(&tenant.cors.allow_headers).map(|name| name.as_str().to_owned());
+        self.request_headers.extend(names);
+    }
+
+    /// All tenants, in configuration order.
+    pub fn all(&self) -> &[Arc<Tenant>] {
+        &self.list
+    }
+
+    /// The tenant of an embed key. Keys are public, so an ordinary hash lookup is enough.
+    pub fn by_key(&self, key: &str) -> Option<&Arc<Tenant>> {
+        self.by_key.get(key)
+    }
+
+    /// Where any tenant's embed key may stand.
+    pub fn key_places(&self) -> &[Place] {
+        &self.key_places
+    }
+
+    /// Whether any tenant's page may have this origin.
+    pub fn any_allows(&self, origin: Origin<'_>) -> bool {
+        self.exact_origins.contains(origin.as_str()) || self.pattern_origins.iter().any(|rule| rule.allows(origin))
+    }
+
+    /// Request headers, lower case and sorted, that any tenant's page may send.
+    pub fn request_headers(&self) -> &BTreeSet<String> {
+        &self.request_headers
+    }
+}
