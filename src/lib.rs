@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod cors;
 pub mod json;
+pub mod manual;
 pub mod policy;
 pub mod reason;
 pub mod request;
