@@ -1,0 +1,53 @@
+# Each target first installs the system packages it needs and this machine lacks (.ci/deps says which), and prints how long it took.
+# Rust itself is the one thing you bring: https://rustup.rs
+
+export CARGO_TERM_PROGRESS_WHEN ?= never
+DEPS := sh .ci/deps
+
+# $(call timed,name,command): runs the command, prints its duration, keeps its exit code.
+define timed
+@started=$$(date +%s); echo "==> $(1)"; status=0; { $(2); } || status=$$?; \
+echo "==> $(1): $$(( $$(date +%s) - started )) s, exit code $$status"; exit $$status
+endef
+
+.PHONY: help demo test bench check deny fuzz deps deps-test components
+
+help:
+	@echo "make demo    a signed-in page, a streaming agent and the gateway between them, until Ctrl-C"
+	@echo "make test    every test: cases, properties, end to end with third-party verifiers"
+	@echo "make check   formatting, clippy and documentation, warnings are errors"
+	@echo "make bench   criterion figures of a decision and of signing"
+	@echo "make fuzz    the property tests with FUZZ_CASES (default 200000) inputs each"
+	@echo "make deny    advisories, licences and banned crates (compiles cargo-deny the first time)"
+
+deps:
+	$(call timed,deps,$(DEPS) build)
+
+deps-test:
+	$(call timed,deps,$(DEPS) test)
+
+components:
+	@cargo fmt --version >/dev/null 2>&1 || { echo "installing rustfmt"; rustup component add rustfmt; }
+	@cargo clippy --version >/dev/null 2>&1 || { echo "installing clippy"; rustup component add clippy; }
+
+demo: deps
+	cargo run --locked -- demo
+
+test: deps-test
+	$(call timed,test,cargo test --locked)
+
+bench: deps
+	$(call timed,bench,cargo bench --locked)
+
+check: deps components
+	$(call timed,fmt,cargo fmt --all --check)
+	$(call timed,clippy,cargo clippy --locked --all-targets -- -D warnings)
+	$(call timed,doc,RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items)
+
+FUZZ_CASES ?= 200000
+fuzz: deps
+	$(call timed,fuzz,PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked --test spec -- property::)
+
+deny: deps
+	@cargo deny --version >/dev/null 2>&1 || { echo "installing cargo-deny"; cargo install --locked cargo-deny; }
+	$(call timed,deny,cargo deny --all-features check)
