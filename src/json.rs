@@ -23,6 +23,14 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// The problem as a detail for the audit record.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Malformed => "not one JSON object with numbers in range",
+            Self::Duplicate => "a member stands twice",
+        }
+    }
+
     /// Tells which problem a `serde_json` error from a strict visitor means.
     pub(crate) fn of(error: &serde_json::Error) -> Self {
         if error.is_data() && error.to_string().starts_with(DUPLICATE) { Self::Duplicate } else { Self::Malformed }

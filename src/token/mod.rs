@@ -2,11 +2,14 @@
 //! lives once, in [`claims::ClaimRules::accept`], the only maker of a [`claims::VerifiedSubject`]. A new format is one
 //! file and one row in [`FORMATS`], and cannot forget expiry.
 
+mod claim_values;
 pub mod claims;
 pub mod hmac;
 pub mod jwt;
 pub mod karta_v2;
 pub mod keys;
+pub mod mint;
+mod segment;
 
 use crate::clock::UnixTime;
 use crate::reason::Denied;
