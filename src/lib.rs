@@ -5,6 +5,7 @@ pub mod assertion;
 pub mod clock;
 pub mod config;
 pub mod cors;
+pub mod demo;
 pub mod json;
 pub mod policy;
 pub mod reason;
