@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod cors;
+pub mod demo;
 pub mod json;
 pub mod observe;
 pub mod policy;

@@ -17,7 +17,10 @@ use crate::admission::Admitted;
 use crate::clock::UnixTime;
 use crate::reason::Denied;
 use crate::secret::KeyBytes;
-use headers::{Collected, Identity, unsignable};
+pub(crate) use headers::Identity;
+use headers::{Collected, unsignable};
+#[cfg(test)]
+pub(crate) use headers::{Verified, Who};
 use http_message_signatures::SharedKey;
 use jwt::JwtKey;
 use reserved::Reserved;
@@ -203,7 +206,7 @@ impl Signer {
         self.sign_identity(&Identity::from(who), target, now)
     }
 
-    fn sign_identity(&self, identity: &Identity<'_>, target: &Target<'_>, now: UnixTime) -> Result<SignedHeaders, Denied> {
+    pub(crate) fn sign_identity(&self, identity: &Identity<'_>, target: &Target<'_>, now: UnixTime) -> Result<SignedHeaders, Denied> {
         headers::refuse_long_ids(identity)?;
         if target.request_id.is_empty() || !target.request_id.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(unsignable("the request id"));

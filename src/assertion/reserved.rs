@@ -59,6 +59,12 @@ impl Reserved {
     }
 }
 
+/// Whether a name, in any spelling, belongs to the namespace that says who is talking.
+pub fn is_identity(name: &HeaderName) -> bool {
+    let folded = fold(name.as_str());
+    folded.starts_with("xidentity") || folded.starts_with("xdoorward")
+}
+
 /// Letters and digits only: what is left when a backend maps every separator to one character (`threats` 1).
 fn fold(name: &str) -> String {
     folding(name).collect()

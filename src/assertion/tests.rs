@@ -6,7 +6,6 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::headers::{Verified, Who};
 use super::*;
 use crate::token::claims::SteppedUp;
 
