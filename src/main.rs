@@ -19,6 +19,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(cli::run::Run),
+    Demo(cli::demo::Demo),
     Explain(cli::explain::Explain),
     /// Print a completion script for a shell.
     Completions {
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     doorward::install_crypto();
     match Cli::parse().command {
         Command::Run(run) => run.run(),
+        Command::Demo(demo) => demo.run(),
         Command::Explain(explain) => explain.run(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "doorward", &mut std::io::stdout());

@@ -1,6 +1,8 @@
 //! `doorward run`.
 
-use std::path::PathBuf;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -29,50 +31,60 @@ pub struct Run {
 impl Run {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
-        let metrics = match Metrics::new() {
-            Ok(metrics) => Arc::new(metrics),
-            Err(error) => return failed(&format!("metrics: {error}")),
-        };
-        let loaded = match config::load(&self.config, 1, &|tenant, secret| metrics.usage(tenant, secret)) {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                for problem in &problems.rendered {
-                    eprintln!("{problem}\n");
-                }
-                return ExitCode::from(2);
+        gateway(&self.config, |_, _| Ok(()))
+    }
+}
+
+/// Loads, binds, serves until SIGTERM or SIGINT. `ready` is called with the gateway's and the admin listener's address once
+/// both are bound.
+pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) -> io::Result<()>) -> ExitCode {
+    let metrics = match Metrics::new() {
+        Ok(metrics) => Arc::new(metrics),
+        Err(error) => return failed(&format!("metrics: {error}")),
+    };
+    let loaded = match config::load(config, 1, &|tenant, secret| metrics.usage(tenant, secret)) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            for problem in &problems.rendered {
+                eprintln!("{problem}\n");
             }
-        };
-        let revocations = match reload::read_revocations(loaded.snapshot.settings.revocations.as_deref()) {
-            Ok(revocations) => revocations,
-            Err(why) => {
-                eprintln!("error: {why}");
-                return ExitCode::from(2);
-            }
-        };
-        let listeners = match Listeners::bind(&loaded.snapshot.settings.server) {
-            Ok(listeners) => listeners,
-            Err(why) => return failed(&why),
-        };
-        let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return failed(&error.to_string()),
-        };
-        let _guards = log::start();
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
+            return ExitCode::from(2);
         }
-        metrics.prepare(&loaded.snapshot.tenants, loaded.snapshot.settings.max_tenants);
-        metrics.in_force(1, loaded.snapshot.loaded_at);
-        let live = Arc::new(Live::new(loaded.snapshot, revocations));
-        let gateway = Gateway { live, metrics, resolver: Arc::default() };
-        match runtime.block_on(serve(self.config, gateway, listeners, loaded.files)) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => {
-                tracing::warn!("requests were still in flight when the grace period ended");
-                ExitCode::SUCCESS
-            }
-            Err(error) => failed(&error.to_string()),
+    };
+    let revocations = match reload::read_revocations(loaded.snapshot.settings.revocations.as_deref()) {
+        Ok(revocations) => revocations,
+        Err(why) => {
+            eprintln!("error: {why}");
+            return ExitCode::from(2);
         }
+    };
+    let listeners = match Listeners::bind(&loaded.snapshot.settings.server) {
+        Ok(listeners) => listeners,
+        Err(why) => return failed(&why),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let _guards = log::start();
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    metrics.prepare(&loaded.snapshot.tenants, loaded.snapshot.settings.max_tenants);
+    metrics.in_force(1, loaded.snapshot.loaded_at);
+    let live = Arc::new(Live::new(loaded.snapshot, revocations));
+    let gateway = Gateway { live, metrics, resolver: Arc::default() };
+    let serving = async {
+        ready(listeners.proxy_address()?, listeners.admin_address()?)?;
+        serve(config.to_path_buf(), gateway, listeners, loaded.files).await
+    };
+    match runtime.block_on(serving) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            tracing::warn!("requests were still in flight when the grace period ended");
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error.to_string()),
     }
 }
 
@@ -81,7 +93,7 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Vec<PathBuf>) -> std::io::Result<bool> {
+async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Vec<PathBuf>) -> io::Result<bool> {
     let upstream = gateway.live.load().0.settings.upstream.address.clone();
     if let Err(error) = gateway.resolver.resolve(&upstream).await {
         tracing::warn!(%error, address = upstream, "the upstream's name does not resolve yet");

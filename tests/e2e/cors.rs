@@ -47,7 +47,10 @@ fn the_upstream_cannot_widen_cors_or_speak_in_our_names() {
     assert_eq!(answer.all("vary"), ["Accept", "Origin"]);
     assert_eq!(answer.one("cache-control"), "public, max-age=60", "an anonymous answer stays cacheable");
     let exposed = answer.one("access-control-expose-headers");
-    assert!(["x-request-id", "x-doorward-reason", "www-authenticate", "retry-after", "x-session-id"].iter().all(|h| exposed.contains(h)), "{exposed}");
+    assert!(
+        ["x-request-id", "x-doorward-reason", "www-authenticate", "retry-after", "x-session-id"].iter().all(|h| exposed.contains(h)),
+        "{exposed}"
+    );
 }
 
 #[test]

@@ -30,7 +30,10 @@ fn a_verified_user_reaches_the_upstream_with_a_signed_identity() {
     assert_eq!(answer.one("access-control-allow-origin"), ORIGIN);
     assert_eq!(answer.one("cache-control"), "private");
     let record = gateway.audit(answer.one("x-request-id"));
-    assert_eq!((record["outcome"].as_str(), record["subject"].as_str(), record["secret"].as_str()), (Some("forwarded"), Some("user_123"), Some("s1")));
+    assert_eq!(
+        (record["outcome"].as_str(), record["subject"].as_str(), record["secret"].as_str()),
+        (Some("forwarded"), Some("user_123"), Some("s1"))
+    );
     assert!(!gateway.audit_text().contains(&token), "no token in the audit");
 }
 

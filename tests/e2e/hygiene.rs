@@ -91,7 +91,9 @@ fn reserved_headers_never_come_from_a_client() {
     assert_eq!(seen.one("x-identity-level"), "anonymous");
     assert_eq!(seen.one("x-forwarded-for"), "127.0.0.1");
     assert!(!format!("{seen:?}").contains("eve"), "{seen:?}");
-    for name in ["x-identity-subject", "x-identity-claims", "x-doorward-anything", "x-http-method-override", "x-original-url", "x-identitysubject"] {
+    for name in
+        ["x-identity-subject", "x-identity-claims", "x-doorward-anything", "x-http-method-override", "x-original-url", "x-identitysubject"]
+    {
         assert!(seen.all(name).is_empty(), "{name}");
     }
 }
@@ -111,7 +113,9 @@ fn after_a_denial_the_next_request_on_the_connection_is_judged_on_its_own() {
     let upstream = Upstream::plain();
     let gateway = Gateway::start(&halo(upstream.address(), ""));
     let mut connection = Connection::open(gateway.address);
-    let denied = format!("POST /a HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {KEY}\r\nOrigin: https://evil.example\r\nContent-Length: 2\r\n\r\nhi");
+    let denied = format!(
+        "POST /a HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {KEY}\r\nOrigin: https://evil.example\r\nContent-Length: 2\r\n\r\nhi"
+    );
     connection.send(denied.as_bytes()).unwrap();
     assert_eq!(connection.answer("POST").unwrap().status, 403);
     connection.send(&raw("GET /next HTTP/1.1", "Host: h\r\n", "")).unwrap();

@@ -68,7 +68,8 @@ fn a_real_prometheus_scrapes_it() {
         .stderr(Stdio::null())
         .spawn()
         .expect("prometheus (Debian: prometheus); make test installs it");
-    let query = "/api/v1/query?query=doorward_requests_total%7Boutcome%3D%22forwarded%22%2Clevel%3D%22anonymous%22%2Ctenant%3D%22acme%22%7D";
+    let query =
+        "/api/v1/query?query=doorward_requests_total%7Boutcome%3D%22forwarded%22%2Clevel%3D%22anonymous%22%2Ctenant%3D%22acme%22%7D";
     let ask = || {
         std::net::TcpStream::connect(port).ok()?;
         let answer = http::send(port, http::request("GET", query, &[("Connection", "close")], b""));
