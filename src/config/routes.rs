@@ -1,0 +1,52 @@
+//! `[[tenant.route]]`: path and methods to a level, its freshness, and claim values.
+
+use std::time::Duration;
+
+use http::Method;
+
+use super::diagnostic::{Code, Diagnostic, Site};
+use super::server::duration;
+use super::table::Table;
+use super::tenant::words;
+use crate::policy::{Level, RequiredClaim, Route};
+use crate::request::path::PathPattern;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Reads a tenant's routes, in file order.
+pub(super) fn routes(tenant: &Table<'_>) -> Vec<Route> {
+    tenant.tables("route").iter().filter_map(route).collect()
+}
+
+fn route(table: &Table<'_>) -> Option<Route> {
+    let path = table.need::<PathPattern>("path");
+    let methods = table.list::<Method>("methods").unwrap_or_default().into_iter().map(|m| m.value).collect();
+    let require_claims: Vec<_> = table
+        .entries::<Vec<String>>("require_claims")
+        .into_iter()
+        .map(|(name, values)| RequiredClaim { name: name.value, values: values.value })
+        .collect();
+    // Claims are only ever a verified caller's, so a route that asks for some has said its level.
+    let require = if require_claims.is_empty() { table.need::<Level>("require") } else { table.get::<Level>("require") };
+    let require = require.map_or(Level::Verified, |r| r.value);
+    let max_age = table.get::<Duration>("max_age").map(|_| duration(table, "max_age", 300 * SECOND, SECOND..=2_592_000 * SECOND));
+    let aal = words(table, "aal");
+    for key in ["max_age", "aal"].into_iter().filter(|key| require != Level::SteppedUp && table.writes(key)) {
+        let title = format!("`{key}` does nothing unless the route requires \"stepped_up\"");
+        table.report(Diagnostic::new(Code::NoEffect, table.site_of(key), title).help("write require = \"stepped_up\", or remove it"));
+    }
+    for claim in require_claims.iter().filter(|claim| claim.values.is_empty()) {
+        let title = format!("claim {} has no accepted value: the route denies everybody", claim.name);
+        let help = "list the values that pass, like role = [\"admin\"]";
+        table.report(Diagnostic::new(Code::BadValue, table.site_of("require_claims"), title).help(help));
+    }
+    table.finish();
+    Some(Route { path: path?.value, methods, require, max_age, aal, require_claims })
+}
+
+/// Where a tenant's routes require a step-up.
+pub(super) fn stepped_up(tenant: &Table<'_>) -> Vec<Site> {
+    let tables = tenant.tables("route");
+    let wanting = tables.iter().filter(|t| t.word("require") == Some("stepped_up"));
+    wanting.map(|t| t.site_of("require")).collect()
+}

@@ -1,0 +1,161 @@
+//! `[server]`, `[upstream]`, `[audit]`, `[metrics]` and `revocations`.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::KeyInUse;
+use super::context::Sharing;
+use super::diagnostic::{Code, Diagnostic};
+use super::field::{Bytes, HostPort, SubjectWord};
+use super::material::shared_secret;
+use super::table::{Located, Table};
+use crate::revocations::Revocations;
+use crate::snapshot::{AuditSubject, ServerSettings, Settings, UpstreamSettings};
+
+/// Where a broken configuration would have listened; never used.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads all that is not about tenants or assertions. Ends with `[upstream]`, whose headers are read with the assertion.
+pub(super) fn settings(root: &Table<'_>, upstream_table: &Table<'_>) -> Settings {
+    let server = server(&root.table("server"));
+    let upstream = upstream(upstream_table);
+    let audit_subject = audit(&root.table("audit"));
+    let metrics = root.table("metrics");
+    let max_tenants = number(&metrics, "max_tenants", 500, 1..=100_000);
+    metrics.finish();
+    Settings { server, upstream, audit_subject, max_tenants, revocations: revocations(root) }
+}
+
+fn server(table: &Table<'_>) -> ServerSettings {
+    let listen = table.need::<SocketAddr>("listen");
+    let admin = table.get::<SocketAddr>("admin");
+    let probes = table.get::<SocketAddr>("probes");
+    refuse_clash(table, &[("listen", &listen), ("admin", &admin), ("probes", &probes)]);
+    if let Some(admin) = admin.as_ref().filter(|a| !a.value.ip().is_loopback()) {
+        let title = format!("the admin listener is reachable from other machines at {}", admin.value);
+        let help = "it shows tenants and metrics to anybody; listen on 127.0.0.1 and open probes for Kubernetes and Prometheus";
+        table.report(Diagnostic::new(Code::AdminExposed, admin.site.clone(), title).help(help));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let settings = ServerSettings {
+        listen: listen.map_or(NOWHERE, |l| l.value),
+        admin: admin.map_or(SocketAddr::from(([127, 0, 0, 1], 9090)), |a| a.value),
+        probes: probes.map(|p| p.value),
+        threads: number(table, "threads", cores, 1..=1024),
+        body_hold: size(table, "body_hold", 1024 * 1024, 1024..=64 * 1024 * 1024),
+        body_timeout: duration(table, "body_timeout", Duration::from_secs(10), Duration::from_millis(1)..=10 * MINUTE),
+        grace: duration(table, "grace", Duration::from_secs(25), Duration::ZERO..=DAY),
+        drain_delay: duration(table, "drain_delay", Duration::from_secs(3), Duration::ZERO..=DAY),
+    };
+    table.finish();
+    settings
+}
+
+/// Two listeners on one address: the second bind would fail at start.
+fn refuse_clash(table: &Table<'_>, listeners: &[(&str, &Option<Located<SocketAddr>>)]) {
+    for (index, (name, address)) in listeners.iter().enumerate() {
+        let Some(address) = address else { continue };
+        for (other, first) in listeners.iter().take(index) {
+            let Some(first) = first.as_ref().filter(|f| f.value == address.value && f.value.port() != 0) else { continue };
+            let diagnostic = Diagnostic::new(Code::AddressClash, address.site.clone(), format!("{name} and {other} are one address"));
+            table.report(diagnostic.beside(first.site.clone(), "first used here").help("give each listener a port of its own"));
+        }
+    }
+}
+
+fn upstream(table: &Table<'_>) -> UpstreamSettings {
+    let (shortest, longest) = (Duration::from_millis(1), DAY);
+    let settings = UpstreamSettings {
+        address: table.need::<HostPort>("address").map_or_else(String::new, |a| a.value.0),
+        connect_timeout: duration(table, "connect_timeout", Duration::from_secs(5), shortest..=longest),
+        read_timeout: duration(table, "read_timeout", 5 * MINUTE, shortest..=longest),
+        write_timeout: duration(table, "write_timeout", MINUTE, shortest..=longest),
+        idle_timeout: duration(table, "idle_timeout", MINUTE, shortest..=longest),
+    };
+    table.finish();
+    settings
+}
+
+fn audit(table: &Table<'_>) -> AuditSubject {
+    let word = table.or("subject", SubjectWord::Plain);
+    let key = table.table("key").sensitive();
+    let subject = match word {
+        SubjectWord::Hash => {
+            let found = shared_secret(&key, "the audit key", 32);
+            key.finish();
+            match found {
+                Some(found) => {
+                    table.cx().claim("the audit key".to_owned(), &found.value.key, found.site, Sharing::Secret);
+                    let fingerprint = found.value.key.fingerprint();
+                    table.cx().uses(KeyInUse { tenant: None, id: "audit".to_owned(), what: "subject hash".to_owned(), fingerprint });
+                    AuditSubject::Hashed(found.value.key)
+                }
+                None => AuditSubject::Omitted,
+            }
+        }
+        SubjectWord::Plain | SubjectWord::Omitted if table.writes("key") => {
+            let title = "`audit.key` does nothing unless `audit.subject` is \"hash\"";
+            let help = "write subject = \"hash\", or remove the key";
+            table.report(Diagnostic::new(Code::NoEffect, table.site_of("key"), title).help(help));
+            AuditSubject::Plain
+        }
+        SubjectWord::Plain => AuditSubject::Plain,
+        SubjectWord::Omitted => AuditSubject::Omitted,
+    };
+    table.finish();
+    subject
+}
+
+/// The file must be there and hold revocations only: a typing error in its name would revoke nothing, silently.
+fn revocations(root: &Table<'_>) -> Option<PathBuf> {
+    let written = root.get::<String>("revocations")?;
+    let path = root.cx().file(&written.value);
+    let text = root.cx().text(&path, written.site.clone())?;
+    if let Err(lines) = Revocations::parse(&text) {
+        for bad in lines {
+            let title = format!("{}:{} is no revocation", path.display(), bad.line);
+            root.report(Diagnostic::new(Code::BadValue, written.site.clone(), title).help(bad.why));
+        }
+    }
+    Some(path)
+}
+
+/// A duration within bounds.
+pub(super) fn duration(table: &Table<'_>, key: &'static str, default: Duration, bounds: RangeInclusive<Duration>) -> Duration {
+    let Some(found) = table.get::<Duration>(key) else { return default };
+    let shown = |d: &Duration| humantime::format_duration(*d).to_string();
+    within(table, key, found, &bounds, shown).unwrap_or(default)
+}
+
+fn size(table: &Table<'_>, key: &'static str, default: usize, bounds: RangeInclusive<u64>) -> usize {
+    let Some(found) = table.get::<Bytes>(key) else { return default };
+    let shown = |b: &Bytes| bytesize::ByteSize(b.0).display().iec().to_string();
+    let bounds = Bytes(*bounds.start())..=Bytes(*bounds.end());
+    within(table, key, found, &bounds, shown).and_then(|b| usize::try_from(b.0).ok()).unwrap_or(default)
+}
+
+/// A number within bounds.
+pub(super) fn number(table: &Table<'_>, key: &'static str, default: usize, bounds: RangeInclusive<u64>) -> usize {
+    let Some(found) = table.get::<u64>(key) else { return default };
+    within(table, key, found, &bounds, u64::to_string).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+}
+
+fn within<T: PartialOrd>(
+    table: &Table<'_>,
+    key: &str,
+    found: Located<T>,
+    bounds: &RangeInclusive<T>,
+    shown: impl Fn(&T) -> String,
+) -> Option<T> {
+    if bounds.contains(&found.value) {
+        return Some(found.value);
+    }
+    let title = format!("`{key}` is outside {} to {}", shown(bounds.start()), shown(bounds.end()));
+    let near = if found.value < *bounds.start() { bounds.start() } else { bounds.end() };
+    table.report(Diagnostic::new(Code::OutOfRange, found.site, title).help(format!("the nearest that works is \"{}\"", shown(near))));
+    None
+}

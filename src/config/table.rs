@@ -1,0 +1,257 @@
+//! A TOML table as the readers see it: every key is asked for by name and type, every problem is recorded with its place,
+//! and what nobody asked for is an unknown key. A tenant's table lies over its preset's: the tenant's key wins.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::context::Context;
+use super::diagnostic::{Code, Diagnostic, Document, Site};
+use super::field::{Complaint, Field, kind_of};
+use super::suggest::nearest;
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Located<T> {
+    pub(super) value: T,
+    pub(super) site: Site,
+}
+
+#[derive(Clone)]
+struct Layer<'t> {
+    document: &'t Arc<Document>,
+    table: &'t DeTable<'t>,
+}
+
+/// One table, or the place where it would be.
+pub(super) struct Table<'t> {
+    cx: &'t Context<'t>,
+    /// The table's own keys first, then those it inherits.
+    layers: Vec<Layer<'t>>,
+    path: String,
+    site: Site,
+    asked: RefCell<Vec<&'static str>>,
+    sensitive: bool,
+}
+
+/// A value of a table, with all that a complaint about it needs.
+struct Item<'t> {
+    document: &'t Arc<Document>,
+    value: &'t Spanned<DeValue<'t>>,
+    path: String,
+}
+
+impl<'t> Item<'t> {
+    fn site(&self) -> Site {
+        Site { document: Arc::clone(self.document), span: self.value.span() }
+    }
+
+    fn read<T: Field>(&self, cx: &Context<'_>) -> Option<Located<T>> {
+        match T::read(self.value.get_ref()) {
+            Ok(value) => Some(Located { value, site: self.site() }),
+            Err(complaint) => {
+                if complaint.hide {
+                    self.document.mask(self.value.span());
+                }
+                cx.report(complaint.at(&self.path, self.site()));
+                None
+            }
+        }
+    }
+}
+
+impl<'t> Table<'t> {
+    /// A document's top-level table.
+    pub(super) fn root(cx: &'t Context<'t>, document: &'t Arc<Document>, table: &'t DeTable<'t>, path: &str) -> Self {
+        let site = Site { document: Arc::clone(document), span: 0..0 };
+        Self::new(cx, vec![Layer { document, table }], path.to_owned(), site)
+    }
+
+    fn new(cx: &'t Context<'t>, layers: Vec<Layer<'t>>, path: String, site: Site) -> Self {
+        Self { cx, layers, path, site, asked: RefCell::default(), sensitive: false }
+    }
+
+    /// Lays this table over the one it inherits from.
+    pub(super) fn over(mut self, document: &'t Arc<Document>, table: &'t DeTable<'t>) -> Self {
+        self.layers.push(Layer { document, table });
+        self
+    }
+
+    /// Values of unknown keys are hidden when shown: this table is where people paste secrets.
+    pub(super) fn sensitive(mut self) -> Self {
+        self.sensitive = true;
+        self
+    }
+
+    /// The load this table is read in.
+    pub(super) fn cx(&self) -> &'t Context<'t> {
+        self.cx
+    }
+
+    /// Where the table starts.
+    pub(super) fn site(&self) -> Site {
+        self.site.clone()
+    }
+
+    /// Where a key's value stands, or else the table.
+    pub(super) fn site_of(&self, key: &'static str) -> Site {
+        self.find(key).map_or_else(|| self.site(), |item| item.site())
+    }
+
+    /// Whether the table's own text has this key, its preset aside.
+    pub(super) fn writes(&self, key: &'static str) -> bool {
+        self.layers.first().is_some_and(|own| own.table.contains_key(key))
+    }
+
+    /// Whether a key's value is a list without elements.
+    pub(super) fn is_empty_list(&self, key: &'static str) -> bool {
+        self.find(key).is_some_and(|item| matches!(item.value.get_ref(), DeValue::Array(elements) if elements.is_empty()))
+    }
+
+    /// A key's value, if it is a string: for a second look at what was read before.
+    pub(super) fn word(&self, key: &'static str) -> Option<&'t str> {
+        self.find(key)?.value.get_ref().as_str()
+    }
+
+    /// Records a problem.
+    pub(super) fn report(&self, diagnostic: Diagnostic) {
+        self.cx.report(diagnostic);
+    }
+
+    fn full(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn find(&self, key: &'static str) -> Option<Item<'t>> {
+        let path = self.full(key);
+        if !self.asked.borrow().contains(&key) {
+            self.asked.borrow_mut().push(key);
+            self.cx.known(&path);
+        }
+        let (document, value) = self.layers.iter().find_map(|layer| Some((layer.document, layer.table.get(key)?)))?;
+        Some(Item { document, value, path })
+    }
+
+    /// The value of a key that may be absent.
+    pub(super) fn get<T: Field>(&self, key: &'static str) -> Option<Located<T>> {
+        self.find(key)?.read(self.cx)
+    }
+
+    /// The value of a key that may be absent, or what stands for it.
+    pub(super) fn or<T: Field>(&self, key: &'static str, default: T) -> T {
+        self.get(key).map_or(default, |found| found.value)
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn need<T: Field>(&self, key: &'static str) -> Option<Located<T>> {
+        let Some(item) = self.find(key) else {
+            self.report(missing(&self.full(key), self.site(), T::EXAMPLE));
+            return None;
+        };
+        item.read(self.cx)
+    }
+
+    /// A list's elements; `None` where the key is absent.
+    pub(super) fn list<T: Field>(&self, key: &'static str) -> Option<Vec<Located<T>>> {
+        let item = self.find(key)?;
+        let DeValue::Array(elements) = item.value.get_ref() else {
+            let example = format!("write a list: {key} = [{}]", T::EXAMPLE);
+            self.report(wrong("a list", &item).help(example));
+            return Some(Vec::new());
+        };
+        let element = |value: &'t Spanned<DeValue<'t>>| Item { document: item.document, value, path: item.path.clone() };
+        Some(elements.iter().filter_map(|value| element(value).read(self.cx)).collect())
+    }
+
+    /// A table inside this one, its inherited keys under its own. Where there is none, one without keys.
+    pub(super) fn table(&self, key: &'static str) -> Table<'t> {
+        let mut site = None;
+        let mut layers = Vec::new();
+        self.find(key);
+        for layer in &self.layers {
+            let Some(value) = layer.table.get(key) else { continue };
+            let item = Item { document: layer.document, value, path: self.full(key) };
+            site.get_or_insert_with(|| item.site());
+            match value.get_ref() {
+                DeValue::Table(table) => layers.push(Layer { document: layer.document, table }),
+                _ => self.report(wrong("a table", &item).help(format!("write [{}] and its keys below", item.path))),
+            }
+        }
+        Table::new(self.cx, layers, self.full(key), site.unwrap_or_else(|| self.site()))
+    }
+
+    /// The tables of a list such as `[[tenant]]`.
+    pub(super) fn tables(&self, key: &'static str) -> Vec<Table<'t>> {
+        let Some(item) = self.find(key) else { return Vec::new() };
+        let DeValue::Array(elements) = item.value.get_ref() else {
+            self.report(wrong("a list of tables", &item).help(format!("write [[{}]], or {key} = [{{ … }}]", item.path)));
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for value in elements.iter() {
+            let element = Item { document: item.document, value, path: item.path.clone() };
+            match value.get_ref() {
+                DeValue::Table(table) => {
+                    let layer = Layer { document: item.document, table };
+                    tables.push(Table::new(self.cx, vec![layer], item.path.clone(), element.site()));
+                }
+                _ => self.report(wrong("a table", &element).help(format!("write [[{}]], or {key} = [{{ … }}]", item.path))),
+            }
+        }
+        tables
+    }
+
+    /// The entries of a table whose keys are the operator's own, such as `[upstream.headers]`.
+    pub(super) fn entries<T: Field>(&self, key: &'static str) -> Vec<(Located<String>, Located<T>)> {
+        let inner = self.table(key);
+        let mut seen: Vec<&str> = Vec::new();
+        let mut entries = Vec::new();
+        for layer in &inner.layers {
+            for (name, value) in layer.table.iter() {
+                if seen.contains(&&**name.get_ref()) {
+                    continue;
+                }
+                seen.push(name.get_ref());
+                let site = Site { document: Arc::clone(layer.document), span: name.span() };
+                let item = Item { document: layer.document, value, path: inner.full(name.get_ref()) };
+                let name = Located { value: name.get_ref().to_string(), site };
+                entries.extend(item.read(self.cx).map(|value| (name, value)));
+            }
+        }
+        entries
+    }
+
+    /// Reports the keys that nobody asked for. Every reader ends with it.
+    pub(super) fn finish(&self) {
+        let asked = self.asked.borrow();
+        for layer in &self.layers {
+            for (name, value) in layer.table.iter().filter(|(name, _)| !asked.contains(&&**name.get_ref())) {
+                if self.sensitive {
+                    layer.document.mask(value.span());
+                }
+                let site = Site { document: Arc::clone(layer.document), span: name.span() };
+                let title = format!("unknown key `{}`", self.full(name.get_ref()));
+                let help = match nearest(name.get_ref(), asked.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("known here: {}", {
+                        let mut all = asked.clone();
+                        all.sort_unstable();
+                        all.join(", ")
+                    }),
+                };
+                self.report(Diagnostic::new(Code::UnknownKey, site, title).help(help));
+            }
+        }
+    }
+}
+
+fn missing(path: &str, site: Site, example: &str) -> Diagnostic {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    Diagnostic::new(Code::MissingKey, site, format!("`{path}` is missing")).help(format!("add {key} = {example}"))
+}
+
+fn wrong(wanted: &str, item: &Item<'_>) -> Diagnostic {
+    Complaint::new(Code::WrongType, format!("wants {wanted}, not {}", kind_of(item.value.get_ref()))).at(&item.path, item.site())
+}

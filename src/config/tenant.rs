@@ -1,0 +1,271 @@
+//! One tenant's table, over its preset's, to a [`Tenant`]; and the warnings that only show when its rules are seen together.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::diagnostic::{Code, Diagnostic, Site};
+use super::field::{Complaint, ExpiryRequired, Field, Id, unknown_word};
+use super::header::PageHeader;
+use super::identity_keys::{self, Shared};
+use super::preset::{self, Preset};
+use super::server::duration;
+use super::table::Table;
+use super::{places, routes};
+use crate::policy::{Audience, Mode, Policy};
+use crate::reason::{Reason, Stage};
+use crate::request::embed_key::EmbedKey;
+use crate::request::origin::OriginRule;
+use crate::tenant::{Answers, CorsNames, MissingOrigin, OnExpired, Tenant, UnsignedId};
+use crate::token::FormatName;
+use crate::token::claims::{ClaimRules, Forward, StepUpClaim};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A tenant, and where its unique things stand.
+pub(super) struct Read {
+    pub(super) tenant: Tenant,
+    pub(super) id_site: Site,
+    pub(super) key_sites: Vec<Site>,
+}
+
+/// Reads a tenant's own table.
+pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
+    let (name, table) = over_preset(own, presets);
+    let id = table.need::<Id>("id");
+    let id_site = id.as_ref().map_or_else(|| table.site(), |id| id.site.clone());
+    let id = id.map_or_else(String::new, |id| id.value.0);
+    let claims = claims(&table);
+    let formats = identity_keys::formats(&table);
+    let keys = identity_keys::keys(&table, &Shared { tenant: &id, formats, audiences: &claims.audiences });
+    let embed_keys = table.list::<EmbedKey>("embed_keys").unwrap_or_default();
+    let key_sites = embed_keys.iter().map(|k| k.site.clone()).collect();
+    let tenant = Tenant {
+        id,
+        preset: name,
+        mode: table.or("mode", Mode::Enforce),
+        names: words(&table, "names"),
+        embed_keys: embed_keys.into_iter().map(|k| k.value).collect(),
+        origins: origins(&table),
+        missing_origin: table.or("missing_origin", MissingOrigin::Verified),
+        unsigned_id: table.or("unsigned_id", UnsignedId::Deny),
+        on_expired: table.or("on_expired", OnExpired::Deny),
+        exempt_ids: words(&table, "exempt_ids"),
+        places: places::places(&table),
+        keys,
+        claims,
+        policy: Policy {
+            audience: table.or("audience", Audience::Anyone),
+            routes: routes::routes(&table),
+            step_up_max_age: duration(&table, "step_up_max_age", 300 * SECOND, SECOND..=30 * DAY),
+        },
+        answers: answers(&table),
+        cors: cors(&table),
+    };
+    table.finish();
+    warn(&table, &tenant);
+    Read { tenant, id_site, key_sites }
+}
+
+fn over_preset<'t>(own: Table<'t>, presets: &'t [Preset]) -> (String, Table<'t>) {
+    let name = own.get::<String>("preset");
+    let site = own.site_of("preset");
+    let name = name.map_or_else(|| preset::DEFAULT.to_owned(), |n| n.value);
+    match presets.iter().find(|p| p.name == name) {
+        Some(found) => {
+            let over = own.over(&found.document, found.table.get_ref());
+            (name, over)
+        }
+        None => {
+            let names: Vec<_> = presets.iter().map(|p| p.name).collect();
+            own.report(unknown_word(&name, &names).at("preset", site));
+            (name, own)
+        }
+    }
+}
+
+/// The words of a list.
+pub(super) fn words(table: &Table<'_>, key: &'static str) -> Vec<String> {
+    table.list::<String>(key).unwrap_or_default().into_iter().map(|w| w.value).collect()
+}
+
+fn origins(table: &Table<'_>) -> Vec<OriginRule> {
+    table.list::<OriginRule>("origins").unwrap_or_default().into_iter().map(|o| o.value).collect()
+}
+
+/// `claims.forward`: `"all"` or a list.
+struct ForwardWord(Forward);
+
+impl Field for ForwardWord {
+    const EXAMPLE: &'static str = "\"all\"";
+
+    fn read(value: &toml::de::DeValue<'_>) -> Result<Self, Complaint> {
+        match value.as_str() {
+            Some("all") => Ok(Self(Forward::All)),
+            Some(other) => Err(unknown_word(other, &["all"]).help("write \"all\" or a list of claims, like [\"email\"]")),
+            None => Vec::<String>::read(value).map(|names| Self(Forward::Only(names))),
+        }
+    }
+}
+
+fn claims(tenant: &Table<'_>) -> ClaimRules {
+    let table = tenant.table("claims");
+    let default = ClaimRules::default();
+    let subject = words(&table, "subject");
+    if table.is_empty_list("subject") {
+        let title = "`claims.subject` is empty: no token could name anybody";
+        table.report(Diagnostic::new(Code::BadValue, table.site_of("subject"), title).help("write subject = [\"sub\"]"));
+    }
+    let rules = ClaimRules {
+        subject: if subject.is_empty() { default.subject } else { subject },
+        expiry_required: table.or("expiry", ExpiryRequired(default.expiry_required)).0,
+        max_lifetime: table.get::<Duration>("max_lifetime").map(|_| duration(&table, "max_lifetime", DAY, SECOND..=3650 * DAY)),
+        leeway: duration(&table, "leeway", default.leeway, Duration::ZERO..=600 * SECOND),
+        issuers: words(&table, "issuers"),
+        audiences: words(&table, "audiences"),
+        forward: table.or("forward", ForwardWord(default.forward)).0,
+        step_up: table.tables("step_up").iter().map(step_up).collect(),
+    };
+    table.finish();
+    rules
+}
+
+fn step_up(entry: &Table<'_>) -> StepUpClaim {
+    let rule = StepUpClaim {
+        claim: entry.need::<String>("claim").map_or_else(String::new, |c| c.value),
+        values: entry.need::<Vec<String>>("values").map_or_else(Vec::new, |v| v.value),
+        time_claim: entry.or("time_claim", "auth_time".to_owned()),
+    };
+    if entry.is_empty_list("values") {
+        let title = "`values` is empty: the claim could never show a step-up";
+        entry.report(Diagnostic::new(Code::BadValue, entry.site_of("values"), title).help("list the values that count, like [\"mfa\"]"));
+    }
+    entry.finish();
+    rule
+}
+
+/// Stages as written in `[tenant.status]`.
+const STAGES: [(&str, Stage); 10] = [
+    ("request", Stage::Request),
+    ("tenant", Stage::Tenant),
+    ("origin", Stage::Origin),
+    ("body", Stage::Body),
+    ("token", Stage::Token),
+    ("session", Stage::Session),
+    ("subject", Stage::Subject),
+    ("policy", Stage::Policy),
+    ("gateway", Stage::Gateway),
+    ("upstream", Stage::Upstream),
+];
+
+fn answers(tenant: &Table<'_>) -> Answers {
+    let mut status = HashMap::new();
+    for (name, code) in tenant.entries::<u64>("status") {
+        let stage = STAGES.iter().find(|(known, _)| *known == name.value);
+        match (stage, u16::try_from(code.value)) {
+            (Some((_, stage)), Ok(number @ 400..=599)) => {
+                status.insert(*stage, number);
+            }
+            (None, _) => tenant.report(unknown_word(&name.value, &STAGES.map(|(known, _)| known)).at("status", name.site)),
+            (Some(_), _) => {
+                let title = format!("`status.{}` is no status of a refusal", name.value);
+                tenant.report(Diagnostic::new(Code::OutOfRange, code.site, title).help("write a number from 400 to 599"));
+            }
+        }
+    }
+    let mut error = HashMap::new();
+    for (code, word) in tenant.entries::<String>("errors") {
+        match Reason::from_code(&code.value) {
+            Some(reason) => {
+                error.insert(reason, word.value);
+            }
+            None => {
+                let codes: Vec<_> = Reason::ALL.iter().map(|r| r.code()).collect();
+                let complaint = unknown_word(&code.value, &codes);
+                let near = super::suggest::nearest(&code.value, codes);
+                let help = near.map_or("doorward explain lists every reason".to_owned(), |near| format!("did you mean \"{near}\"?"));
+                tenant.report(complaint.help(help).at("errors", code.site));
+            }
+        }
+    }
+    Answers { status, error }
+}
+
+fn cors(tenant: &Table<'_>) -> CorsNames {
+    let table = tenant.table("cors");
+    let names = |key| table.list::<PageHeader>(key).unwrap_or_default().into_iter().map(|h| h.value.0).collect();
+    let cors = CorsNames { allow_headers: names("allow_headers"), expose_headers: names("expose_headers") };
+    table.finish();
+    cors
+}
+
+/// Rules that are each right and together do less than they say.
+fn warn(table: &Table<'_>, tenant: &Tenant) {
+    let warn = |code, site, title: String, help: &str| table.report(Diagnostic::new(code, site, title).help(help));
+    let id = &tenant.id;
+    if !table.writes("embed_keys") {
+        warn(
+            Code::NoEmbedKey,
+            table.site(),
+            format!("tenant {id} has no embed key: no request can name it"),
+            "add embed_keys = [\"…\"]; make one with doorward embed-key new",
+        );
+    }
+    if !table.writes("origins") && tenant.missing_origin != MissingOrigin::Allow {
+        warn(
+            Code::NoOrigin,
+            table.site(),
+            format!("tenant {id} lists no origins: no page can call"),
+            "add origins = [\"https://app.example.com\"], or origins = [] to say that no page may",
+        );
+    }
+    if !table.writes("secrets") && tenant.mode != Mode::Off {
+        warn(
+            Code::NoSecret,
+            table.site(),
+            format!("tenant {id} has no secrets: nobody can be verified"),
+            "add secrets = [{ id = \"s1\", env = \"…\" }], or secrets = [] to say so",
+        );
+    }
+    if tenant.mode == Mode::Off {
+        let rules = [("audience", tenant.policy.audience == Audience::Users), ("route", !tenant.policy.routes.is_empty())];
+        for (key, _) in rules.into_iter().filter(|(key, set)| *set && table.writes(key)) {
+            warn(
+                Code::NotEnforced,
+                table.site_of(key),
+                format!("tenant {id}: mode = \"off\" does not enforce its {key}"),
+                "monitor counts what enforce would deny",
+            );
+        }
+    }
+    let can_step_up = tenant.keys.all().iter().any(|key| {
+        key.formats.contains(&FormatName::KartaV2) || key.formats.contains(&FormatName::Jwt) && !tenant.claims.step_up.is_empty()
+    });
+    if !can_step_up {
+        for site in routes::stepped_up(table) {
+            warn(
+                Code::StepUpUnreachable,
+                site,
+                format!("no token of tenant {id} can show a step-up: the route denies everybody"),
+                "list the claim that shows one in claims.step_up, or add a secret with format = \"karta-v2\"",
+            );
+        }
+    }
+}
+
+/// Tenants that share an upstream are told apart by name where their clients send one (`threats` 38).
+pub(super) fn warn_shared(all: &[Read]) -> Vec<Diagnostic> {
+    let unnamed = |read: &&Read| {
+        let places = &read.tenant.places;
+        let sends_name =
+            !places.tenant_name.is_empty() || places.body.iter().any(|b| b.purpose == crate::request::body::Purpose::TenantName);
+        read.tenant.names.is_empty() && sends_name
+    };
+    let several = all.len() > 1;
+    let warning = |read: &Read| {
+        let title = format!("tenant {} shares the upstream and lists no names: its key opens other tenants' paths", read.tenant.id);
+        let help = "add names = [\"…\"], as its clients write them in paths and bodies";
+        Diagnostic::new(Code::NamesMissing, read.id_site.clone(), title).help(help)
+    };
+    all.iter().filter(unnamed).filter(|_| several).map(warning).collect()
+}
