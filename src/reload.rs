@@ -134,7 +134,7 @@ impl Reloader {
     }
 
     async fn apply(&self, loaded: Loaded, now: clock::UnixTime) -> Vec<PathBuf> {
-        let Loaded { snapshot, warnings, files } = loaded;
+        let Loaded { snapshot, warnings, files, .. } = loaded;
         for warning in warnings {
             tracing::warn!("{warning}");
         }

@@ -57,13 +57,23 @@ pub(super) async fn hold(session: &mut Session, length: Option<u64>, limit: usiz
     if known.is_some_and(|n| n > limit) {
         return Ok(Held::TooLarge(None));
     }
-    if session.req_header().headers.contains_key(http::header::EXPECT) {
-        session.as_downstream_mut().write_continue_response().await?;
-    }
+    tell_to_continue(session).await?;
     match tokio::time::timeout(deadline, read(session, known, limit)).await {
         Ok(held) => held,
         Err(_) => Ok(Held::TooSlow),
     }
+}
+
+/// Answers `Expect: 100-continue`; HTTP/1.0 has no such answer (RFC 9110 §10.1.1).
+///
+/// # Errors
+/// The framework's, when the client went away.
+pub(super) async fn tell_to_continue(session: &mut Session) -> Result<()> {
+    let head = session.req_header();
+    if head.headers.contains_key(http::header::EXPECT) && head.version == http::Version::HTTP_11 {
+        session.as_downstream_mut().write_continue_response().await?;
+    }
+    Ok(())
 }
 
 async fn read(session: &mut Session, known: Option<usize>, limit: usize) -> Result<Held> {

@@ -67,8 +67,8 @@ impl ProxyHttp for Proxy {
         match &exchange.state {
             State::Admitted(forwarding) => {
                 // Neither the framework nor an upstream that never saw the header would tell the client to go on.
-                if forwarding.replay.is_none() && session.req_header().headers.contains_key(header::EXPECT) {
-                    session.as_downstream_mut().write_continue_response().await?;
+                if forwarding.replay.is_none() {
+                    hold::tell_to_continue(session).await?;
                 }
                 return Ok(false);
             }

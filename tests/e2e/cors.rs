@@ -34,7 +34,7 @@ fn a_bare_options_is_an_ordinary_request() {
 #[test]
 fn the_upstream_cannot_widen_cors_or_speak_in_our_names() {
     let upstream = Upstream::answering(
-        "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\nX-Identity-Subject: eve\r\n\
+        "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\nX-Identity-Subject: mallory\r\n\
          X-Doorward-Reason: none\r\nVary: Accept\r\nCache-Control: public, max-age=60\r\nX-Session-Id: s\r\nContent-Length: 0\r\n\r\n",
     );
     let gateway = Gateway::start(&halo(upstream.address(), ""));

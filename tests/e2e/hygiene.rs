@@ -49,7 +49,7 @@ fn requests_with_two_readings_are_refused_before_the_upstream_hears_of_them() {
         ("POST /a HTTP/1.1", "Host: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
         ("GET /a HTTP/1.1", "Host: h\nX-Y: bare line feed\r\n", ""),
         ("GET /a HTTP/1.1", "Host: h\r\nX-Y: a\r\n folded\r\n", ""),
-        ("GET /a HTTP/1.1", "Host: h\r\nX_Identity_Subject: eve\r\n", ""),
+        ("GET /a HTTP/1.1", "Host: h\r\nX_Identity_Subject: mallory\r\n", ""),
         ("GET /a HTTP/1.1", "Host: h\r\nConnection: X-Identity-Subject\r\n", ""),
         ("GET /a HTTP/1.1", "Host: h\r\nConnection: close, Authorization\r\n", ""),
         ("GET /a#b HTTP/1.1", "Host: h\r\n", ""),
@@ -83,14 +83,14 @@ fn the_path_that_is_judged_is_the_path_that_is_sent() {
 fn reserved_headers_never_come_from_a_client() {
     let upstream = Upstream::plain();
     let gateway = Gateway::start(&halo(upstream.address(), ""));
-    let spoofed = "Host: h\r\nX-Identity-Subject: eve\r\nx-identity-LEVEL: verified\r\nX-IDENTITY-Claims: e30\r\nX-Doorward-Anything: 1\r\n\
-        Signature: doorward=:AAAA:\r\nSignature-Input: eve=()\r\nX-Auth-Request-User: eve\r\nRemote-User: eve\r\nX-HTTP-Method-Override: DELETE\r\n\
-        X-Original-URL: /admin\r\nX-IdentitySubject: eve\r\nX-Forwarded-For: 1.2.3.4\r\n";
+    let spoofed = "Host: h\r\nX-Identity-Subject: mallory\r\nx-identity-LEVEL: verified\r\nX-IDENTITY-Claims: e30\r\nX-Doorward-Anything: 1\r\n\
+        Signature: doorward=:AAAA:\r\nSignature-Input: mallory=()\r\nX-Auth-Request-User: mallory\r\nRemote-User: mallory\r\nX-HTTP-Method-Override: DELETE\r\n\
+        X-Original-URL: /admin\r\nX-IdentitySubject: mallory\r\nX-Forwarded-For: 1.2.3.4\r\n";
     assert_eq!(http::send(gateway.address, raw("GET /a HTTP/1.1", spoofed, "")).status, 200);
     let seen = upstream.last();
     assert_eq!(seen.one("x-identity-level"), "anonymous");
     assert_eq!(seen.one("x-forwarded-for"), "127.0.0.1");
-    assert!(!format!("{seen:?}").contains("eve"), "{seen:?}");
+    assert!(!format!("{seen:?}").contains("mallory"), "{seen:?}");
     for name in
         ["x-identity-subject", "x-identity-claims", "x-doorward-anything", "x-http-method-override", "x-original-url", "x-identitysubject"]
     {
@@ -102,10 +102,10 @@ fn reserved_headers_never_come_from_a_client() {
 fn a_trailer_field_is_not_a_header() {
     let upstream = Upstream::plain();
     let gateway = Gateway::start(&halo(upstream.address(), ""));
-    let rest = "2\r\nhi\r\n0\r\nX-Identity-Subject: eve\r\n\r\n";
+    let rest = "2\r\nhi\r\n0\r\nX-Identity-Subject: mallory\r\n\r\n";
     let answer = http::send(gateway.address, raw("POST /a HTTP/1.1", "Host: h\r\nTransfer-Encoding: chunked\r\n", rest));
     assert!(matches!(answer.status, 200 | 400), "{answer:?}");
-    assert!(upstream.seen().iter().all(|seen| !format!("{seen:?}").contains("eve")));
+    assert!(upstream.seen().iter().all(|seen| !format!("{seen:?}").contains("mallory")));
 }
 
 #[test]
