@@ -56,6 +56,8 @@ pub(crate) enum Who<'a> {
 pub(crate) struct Verified<'a> {
     pub(crate) subject: &'a str,
     pub(crate) claims: &'a Map<String, Value>,
+    /// The same as compact JSON, which was made once already to judge its size.
+    pub(crate) claims_json: Cow<'a, str>,
     pub(crate) method: &'static str,
     pub(crate) stepped_up: Option<&'a SteppedUp>,
 }
@@ -68,6 +70,7 @@ impl<'a> From<&'a Admitted> for Identity<'a> {
             Caller::Verified(subject, stepped_up) => Who::Verified(Verified {
                 subject: subject.subject(),
                 claims: subject.claims(),
+                claims_json: Cow::Borrowed(subject.claims_json()),
                 method: subject.format().as_str(),
                 stepped_up: stepped_up.as_ref(),
             }),
@@ -145,9 +148,8 @@ impl Collected {
         self.add_encoded(SUBJECT, verified.subject)?;
         self.add(METHOD, HeaderValue::from_static(verified.method))?;
         if !verified.claims.is_empty() {
-            let json = serde_json::to_vec(verified.claims).map_err(|_| unsignable("claims"))?;
-            let value = HeaderValue::try_from(URL_SAFE_NO_PAD.encode(json)).map_err(|_| unsignable("claims"))?;
-            self.add(CLAIMS, value)?;
+            let encoded = URL_SAFE_NO_PAD.encode(verified.claims_json.as_bytes());
+            self.add(CLAIMS, HeaderValue::try_from(encoded).map_err(|_| unsignable("claims"))?)?;
         }
         if let Some(stepped_up) = verified.stepped_up {
             self.add(STEPPED_UP_AT, HeaderValue::from(whole_seconds(stepped_up)))?;

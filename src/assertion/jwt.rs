@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto};
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use super::headers::{Identity, Who, unsignable, whole_seconds};
 use super::{AssertionKey, KeyAlgorithm, Target, nonce};
@@ -80,6 +80,7 @@ impl JwtKey {
     ) -> Result<(HeaderName, HeaderValue), Denied> {
         let verified = identity.verified();
         let stepped_up = verified.and_then(|v| v.stepped_up);
+        let host_claims = verified.filter(|v| !v.claims.is_empty()).map(|v| serde_json::from_str(&v.claims_json));
         let iat = now.secs();
         let claims = Claims {
             iss: issuer,
@@ -98,7 +99,7 @@ impl JwtKey {
             stepped_up_at: stepped_up.map(whole_seconds),
             aal: stepped_up.and_then(|s| s.aal.as_deref()),
             claimed_subject: if let Who::Claimed(id) = &identity.who { Some(id) } else { None },
-            claims: verified.map(|v| v.claims).filter(|claims| !claims.is_empty()),
+            claims: host_claims.transpose().map_err(|_| unsignable("claims"))?,
         };
         let json = serde_json::to_vec(&claims).map_err(|_| unsignable("assertion claims"))?;
         let mut token = String::with_capacity(self.head.len() + json.len() * 4 / 3 + 100);
@@ -136,7 +137,7 @@ struct Claims<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     claimed_subject: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    claims: Option<&'a Map<String, Value>>,
+    claims: Option<&'a RawValue>,
 }
 
 /// Path and query as sent (after RFC 9449 §4.2's `htu`, which leaves the query out: it decides what a backend does).

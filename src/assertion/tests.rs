@@ -46,7 +46,8 @@ fn claims() -> Map<String, Value> {
 }
 
 fn verified<'a>(subject: &'a str, claims: &'a Map<String, Value>, stepped_up: Option<&'a SteppedUp>) -> Identity<'a> {
-    let who = Who::Verified(Verified { subject, claims, method: "jwt", stepped_up });
+    let claims_json = serde_json::to_string(claims).unwrap().into();
+    let who = Who::Verified(Verified { subject, claims, claims_json, method: "jwt", stepped_up });
     Identity { tenant: "acme", origin: Some("https://app.example.com"), who }
 }
 

@@ -32,7 +32,8 @@ fn verifier() -> Verifier {
 fn signed_by(signer: &Signer, stepped_up: bool) -> HeaderMap {
     let Value::Object(claims) = json!({ "email": "ada@example.com", "name": "Ada" }) else { unreachable!() };
     let at = SteppedUp { at: 1_799_999_990.0, aal: Some("mfa".to_owned()) };
-    let vouched = Vouched { subject: "user 123", claims: &claims, method: "jwt", stepped_up: stepped_up.then_some(&at) };
+    let claims_json = serde_json::to_string(&claims).unwrap().into();
+    let vouched = Vouched { subject: "user 123", claims: &claims, claims_json, method: "jwt", stepped_up: stepped_up.then_some(&at) };
     let identity = Identity { tenant: "acme", origin: Some("https://app.example.com"), who: Who::Verified(vouched) };
     signed_as(signer, &identity)
 }
