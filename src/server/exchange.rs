@@ -10,7 +10,7 @@ use super::hold::Replay;
 use crate::admission::{Admitted, Denial};
 use crate::cors::PreflightAnswer;
 use crate::observe::metrics::InFlight;
-use crate::reason::Reason;
+use crate::reason::Denied;
 use crate::revocations::Revocations;
 use crate::snapshot::Snapshot;
 
@@ -45,7 +45,7 @@ pub(super) struct Forwarding {
     /// When it was handed on.
     pub(super) since: Instant,
     /// What went wrong on the way, if anything did.
-    pub(super) failed: Option<Reason>,
+    pub(super) failed: Option<Denied>,
 }
 
 /// The framework's per-request context.

@@ -106,7 +106,13 @@ impl ProxyHttp for Proxy {
             request_id: &request_id,
         };
         let now = clock::read().map_err(|_| internal("the clock shows a time before 2020"))?;
-        let signed = snapshot.signer.sign(&forwarding.admitted, &target, now).map_err(|_| internal("cannot sign"))?;
+        let signed = match snapshot.signer.sign(&forwarding.admitted, &target, now) {
+            Ok(signed) => signed,
+            Err(why) => {
+                forwarding.failed = Some(why);
+                return Err(internal("cannot be signed"));
+            }
+        };
         signed.apply(snapshot.signer.reserved(), &mut Sent(request));
         Ok(())
     }
@@ -144,16 +150,17 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let reason = respond::reason_of(error);
+        let mut why = Denied::from(respond::reason_of(error));
         let (tenant, readable_by) = match &mut exchange.state {
             State::Admitted(forwarding) => {
-                forwarding.failed = Some(reason);
+                why = forwarding.failed.get_or_insert(why).clone();
                 (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
             }
             State::Received | State::Denied(_) | State::Preflight(_) => (None, None),
         };
-        let denial = Denial { why: reason.into(), tenant, readable_by };
-        if respond::is_failure(reason) && session.response_written().is_none() {
+        let denial = Denial { why, tenant, readable_by };
+        let reason = denial.why.reason;
+        if reason != Reason::ClientDisconnected && session.response_written().is_none() {
             session.set_keepalive(None);
             if let Err(error) = respond::deny(session, &denial, &exchange.request_id).await {
                 tracing::debug!(%error, "the client did not take the error");
@@ -255,9 +262,9 @@ impl Proxy {
             State::Admitted(forwarding) => {
                 self.metrics.upstream.observe(seconds(forwarding.since.elapsed()));
                 let level = forwarding.admitted.caller().level();
-                let reason = forwarding.failed.or(failed.then_some(Reason::ClientDisconnected));
+                let reason = forwarding.failed.as_ref().map(|why| why.reason).or(failed.then_some(Reason::ClientDisconnected));
                 let outcome = reason.map_or(Outcome::Forwarded(level), |reason| Outcome::Failed(reason, level));
-                (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), None)
+                (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), forwarding.failed.as_ref())
             }
             State::Denied(denial) => (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why)),
             State::Preflight(_) => (Outcome::Preflight, None, None, None),

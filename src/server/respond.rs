@@ -11,7 +11,7 @@ use crate::admission::{Admitted, Denial};
 use crate::assertion::reserved::Reserved;
 use crate::cors::{self, PreflightAnswer};
 use crate::policy::Level;
-use crate::reason::{Challenge, Reason, Stage};
+use crate::reason::{Challenge, Reason};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REASON: HeaderName = HeaderName::from_static("x-doorward-reason");
@@ -150,9 +150,4 @@ pub(super) fn reason_of(error: &pingora::Error) -> Reason {
         (ErrorSource::Upstream, _) => Reason::UpstreamProtocol,
         _ => Reason::GatewayInternal,
     }
-}
-
-/// Whether a stage's answer may go out although the request was admitted.
-pub(super) fn is_failure(reason: Reason) -> bool {
-    matches!(reason.row().stage, Stage::Upstream | Stage::Gateway)
 }
