@@ -266,7 +266,8 @@ impl<'a> Shown<'a> {
         let Some(fields) = held_fields(tenant, head, body) else { return Ok(None) };
         let (fields, unread) = match fields {
             Ok(fields) => (fields, None),
-            Err(why) if tenant.mode == Mode::Monitor => (BodyFields::default(), Some(why)),
+            // A slow body is a limit, and limits never follow the mode.
+            Err(why) if tenant.mode == Mode::Monitor && why.reason != Reason::BodyTimeout => (BodyFields::default(), Some(why)),
             Err(why) => return Err(why),
         };
         for name in fields.of(Purpose::TenantName) {

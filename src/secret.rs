@@ -165,7 +165,11 @@ pub fn decode(text: &[u8], encoding: Encoding) -> Result<Vec<u8>, Unusable> {
     }
 }
 
-fn read(source: &Source) -> Result<Vec<u8>, Unusable> {
+/// The text that a source yields, as it stands: nothing is cut or decoded.
+///
+/// # Errors
+/// [`Unusable::Unreadable`] or [`Unusable::Unstable`].
+pub fn read(source: &Source) -> Result<Vec<u8>, Unusable> {
     match source {
         #[allow(clippy::disallowed_methods)] // the one place that may ask
         Source::Env(name) => std::env::var(name).map(String::into_bytes).map_err(|e| Unusable::Unreadable(e.to_string())),

@@ -1,4 +1,5 @@
-//! Names that no client and no upstream may set, compared after folding every character that some backend folds.
+//! Names that no client may set on a request and no upstream on an answer, compared after folding every character that
+//! some backend folds. Says nothing about who is talking. Called when an assertion is applied, and on every answer.
 
 use std::collections::HashSet;
 
@@ -24,7 +25,7 @@ const REMOVED: [&str; 10] = [
 const PREFIXES: [&str; 3] = ["xidentity", "xdoorward", "xauthrequest"];
 
 /// The reserved names of one configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Reserved {
     folded: HashSet<String>,
 }
@@ -38,21 +39,37 @@ impl Reserved {
 
     /// Whether a name, in any spelling, is reserved.
     pub fn contains(&self, name: &HeaderName) -> bool {
-        let folded = fold(name.as_str());
-        PREFIXES.iter().any(|prefix| folded.starts_with(prefix)) || self.folded.contains(&folded)
+        self.contains_folded(&fold(name.as_str()))
+    }
+
+    fn contains_folded(&self, folded: &str) -> bool {
+        PREFIXES.iter().any(|prefix| folded.starts_with(prefix)) || self.folded.contains(folded)
     }
 
     /// Removes every reserved name.
     pub fn strip(&self, from: &mut impl Fields) {
+        let mut folded = String::with_capacity(64); // one for all names: this runs twice a request
         for name in from.names() {
-            if self.contains(&name) {
+            folded.clear();
+            folded.extend(folding(name.as_str()));
+            if self.contains_folded(&folded) {
                 from.remove(&name);
             }
         }
     }
 }
 
+/// Whether a name, in any spelling, belongs to the namespace that says who is talking.
+pub fn is_identity(name: &HeaderName) -> bool {
+    let folded = fold(name.as_str());
+    folded.starts_with("xidentity") || folded.starts_with("xdoorward")
+}
+
 /// Letters and digits only: what is left when a backend maps every separator to one character (`threats` 1).
 fn fold(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    folding(name).collect()
+}
+
+fn folding(name: &str) -> impl Iterator<Item = char> {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase())
 }

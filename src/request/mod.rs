@@ -48,6 +48,9 @@ impl<'a> RequestHead<'a> {
     /// A `request_*` or `origin_malformed` denial for anything with more than one reading.
     pub fn parse(parts: &'a http::request::Parts) -> Result<Self, Denied> {
         let headers = &parts.headers;
+        if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
+            return Err(malformed("target * is for OPTIONS only")); // RFC 9112 §3.2.4
+        }
         if matches!(parts.method, Method::TRACE | Method::CONNECT) {
             return Err(Reason::RequestMethodRefused.into());
         }

@@ -116,10 +116,9 @@ impl OriginRule {
                 .filter(|label| label.len() <= 63 && label.starts_with(&**prefix))
                 .and_then(|label| label.get(prefix.len()..))
                 .is_some_and(|rest| {
-                    !rest.is_empty()
-                        && !rest.ends_with('-')
-                        && !(prefix.is_empty() && rest.starts_with('-'))
-                        && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                    let whole_label_starts_with_dash = prefix.is_empty() && rest.starts_with('-');
+                    let plain = rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+                    plain && !rest.is_empty() && !rest.ends_with('-') && !whole_label_starts_with_dash
                 }),
         }
     }

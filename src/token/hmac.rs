@@ -26,7 +26,6 @@ impl Format for Hmac {
         let id = asserted.ok_or_else(|| Denied::new(Reason::SubjectMissing, "an hmac token proves the id beside it, and there is none"))?;
         let key = matching(keys.live(FormatName::Hmac, now), |key| signed(key, id, &mac)).ok_or(Reason::TokenSignatureInvalid)?;
         refuse_confusable(key, id)?;
-        key.usage.hit(now);
         Ok(AuthenticClaims { body: AuthenticBody::Id(id.to_owned()), key: Arc::clone(key) })
     }
 }

@@ -40,7 +40,6 @@ impl Format for Jwt {
         let candidates = candidates(&header, keys, now)?;
         let key = matching(candidates.into_iter(), |key| parts.signed_by(key)).ok_or(Reason::TokenSignatureInvalid)?;
         let claims = json::object(&parts.claims).map_err(|problem| Denied::new(Reason::TokenClaimMalformed, problem.sentence()))?;
-        key.usage.hit(now);
         Ok(AuthenticClaims { body: AuthenticBody::Jwt(claims), key: Arc::clone(key) })
     }
 }

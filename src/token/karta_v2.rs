@@ -25,7 +25,6 @@ impl Format for KartaV2 {
         let bytes = base64url(payload).ok_or_else(|| malformed("the payload is not canonical unpadded base64url"))?;
         let key = matching(keys.live(FormatName::KartaV2, now), |key| signed(key, payload, &mac)).ok_or(Reason::TokenSignatureInvalid)?;
         let members = json::object(&bytes).map_err(|problem| Denied::new(Reason::TokenClaimMalformed, problem.sentence()))?;
-        key.usage.hit(now);
         Ok(AuthenticClaims { body: AuthenticBody::KartaV2(members), key: Arc::clone(key) })
     }
 }

@@ -58,7 +58,8 @@ pub fn jwt_of(key: &[u8], algorithm: Algorithm, header: &str, payload: &str) -> 
     Ok(format!("{signing_input}.{signature}"))
 }
 
-fn mac(key: &[u8], message: &[u8]) -> [u8; 32] {
+/// HMAC-SHA256.
+pub(in crate::token) fn mac(key: &[u8], message: &[u8]) -> [u8; 32] {
     // HMAC takes keys of any length (RFC 2104 §2), so the error arm cannot be reached.
     let mac = Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| Hmac::new(&Default::default()));
     mac.chain_update(message).finalize().into_bytes().into()

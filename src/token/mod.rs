@@ -4,6 +4,7 @@
 
 mod claim_values;
 pub mod claims;
+pub mod explain;
 pub mod hmac;
 pub mod jwt;
 pub mod karta_v2;

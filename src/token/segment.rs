@@ -46,6 +46,7 @@ pub(in crate::token) fn matching<'k>(
 }
 
 #[cfg(test)]
+#[allow(clippy::string_slice)]
 mod tests {
     use super::*;
 

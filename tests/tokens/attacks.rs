@@ -1,7 +1,5 @@
 //! Attacks on the formats (`threats` 7 to 17), each beside its harmless twin.
 
-use std::sync::Arc;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use doorward::clock::UnixTime;
@@ -314,20 +312,6 @@ fn keys_and_their_times() {
             assert_eq!(judged(&keys, millis(ms)), expected, "{ms}");
         }
     }
-}
-
-/// A use is counted for the key that verified, and for no other.
-#[test]
-fn uses_are_counted() {
-    let (old, new) =
-        (Arc::new(secret(OTHER, &[FormatName::Jwt], Algorithm::HS256)), Arc::new(secret(SECRET, &[FormatName::Jwt], Algorithm::HS256)));
-    let keys = KeyRing::new(vec![Arc::clone(&old), Arc::clone(&new)]);
-    for _ in 0..3 {
-        judge(FormatName::Jwt, &with_header(HEADER), None, &keys, &lax(), now()).unwrap();
-    }
-    judge(FormatName::Jwt, "a.b.c", None, &keys, &lax(), now()).unwrap_err();
-    assert_eq!((old.usage.hits(), old.usage.last()), (0, None));
-    assert_eq!((new.usage.hits(), new.usage.last()), (3, Some(now())));
 }
 
 /// `threats` 16: nothing of a token, a key or a claim's value stands in a refusal's detail.

@@ -1,0 +1,84 @@
+//! The one audit record per request: a JSON line through `tracing`, target `doorward::audit`. Written off the request's
+//! thread; when the pipe is broken or slow, records are dropped and traffic goes on.
+
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use super::metrics::Outcome;
+use crate::admission::{Admitted, Caller};
+use crate::policy::Level;
+use crate::reason::Denied;
+use crate::snapshot::AuditSubject;
+
+/// What is known about a request when it is over.
+#[derive(Debug)]
+pub struct Record<'r> {
+    /// The request's id.
+    pub request_id: &'r str,
+    /// Generation of the configuration it was judged by.
+    pub generation: u64,
+    /// The tenant, where it was known.
+    pub tenant: Option<&'r str>,
+    /// The Origin header's value, where there was one.
+    pub origin: Option<&'r str>,
+    /// The method.
+    pub method: &'r str,
+    /// The path, without the query: tokens may travel there.
+    pub path: &'r str,
+    /// The status that was answered, where one was.
+    pub status: Option<u16>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The denial, for its detail.
+    pub denied: Option<&'r Denied>,
+    /// The permit, where one was given.
+    pub admitted: Option<&'r Admitted>,
+    /// How subjects are named.
+    pub subject: &'r AuditSubject,
+    /// From the parsed head to the end.
+    pub latency: Duration,
+}
+
+/// Writes the record.
+pub fn record(record: &Record<'_>) {
+    let caller = record.admitted.map(Admitted::caller);
+    let verified = caller.and_then(Caller::verified);
+    let would_deny = record.admitted.and_then(Admitted::would_deny);
+    let detail = record.denied.or(would_deny).map(|d| d.detail.as_ref()).filter(|d| !d.is_empty());
+    let subject = match caller {
+        Some(Caller::Verified(subject, _)) => named(record.subject, subject.subject()),
+        Some(Caller::Claimed(id)) => named(record.subject, id.as_str()),
+        Some(Caller::Anonymous) | None => None,
+    };
+    tracing::info!(
+        target: "doorward::audit",
+        request_id = record.request_id,
+        generation = record.generation,
+        tenant = record.tenant,
+        origin = record.origin,
+        caller_level = caller.map(|c| c.level().as_str()).unwrap_or(Level::Anonymous.as_str()),
+        subject,
+        method = record.method,
+        path = record.path,
+        status = record.status,
+        outcome = record.outcome.as_str(),
+        reason = record.outcome.reason().map(|r| r.code()),
+        detail,
+        would_deny = would_deny.map(|d| d.reason.code()),
+        secret = verified.map(|v| v.key().id.as_str()),
+        latency_seconds = record.latency.as_secs_f64(),
+    );
+}
+
+fn named(how: &AuditSubject, subject: &str) -> Option<String> {
+    match how {
+        AuditSubject::Plain => Some(subject.to_owned()),
+        AuditSubject::Omitted => None,
+        AuditSubject::Hashed(key) => {
+            let mac = Hmac::<Sha256>::new_from_slice(key.expose()).ok()?;
+            Some(hex::encode(mac.chain_update(subject).finalize().into_bytes()))
+        }
+    }
+}

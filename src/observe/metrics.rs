@@ -1,0 +1,310 @@
+//! Every metric, in base units with bounded labels, created at 0. A request touches handles that were made when its
+//! configuration loaded: no lock, no label lookup.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::clock::UnixTime;
+use crate::policy::Level;
+use crate::reason::Reason;
+use crate::tenant::Tenants;
+use crate::token::keys::KeyUsage;
+
+/// The label of tenants beyond `max_tenants`, and of requests whose tenant was never known.
+pub const OTHER: &str = "other";
+/// The tenant label of requests that were stopped before a tenant was known.
+pub const UNKNOWN: &str = "unknown";
+
+/// How a request ended, as counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Went upstream, with this level.
+    Forwarded(Level),
+    /// Stopped.
+    Denied(Reason),
+    /// A preflight that was answered.
+    Preflight,
+    /// Went upstream and failed there or on the way back.
+    Failed(Reason, Level),
+}
+
+impl Outcome {
+    /// As labelled and audited.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forwarded(_) => "forwarded",
+            Self::Denied(_) => "denied",
+            Self::Preflight => "preflight",
+            Self::Failed(..) => "failed",
+        }
+    }
+
+    /// The reason, where there is one.
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Denied(reason) | Self::Failed(reason, _) => Some(reason),
+            Self::Forwarded(_) | Self::Preflight => None,
+        }
+    }
+}
+
+/// One tenant's counters.
+#[derive(Debug)]
+pub struct TenantMetrics {
+    forwarded: Vec<(Level, IntCounter)>,
+    denied: HashMap<Reason, IntCounter>,
+    failed: IntCounterVec,
+    label: String,
+    preflight: IntCounter,
+    would_deny: HashMap<Reason, IntCounter>,
+}
+
+impl TenantMetrics {
+    /// Counts one request.
+    pub fn count(&self, outcome: Outcome, would_deny: Option<Reason>) {
+        match outcome {
+            Outcome::Forwarded(level) => self.forwarded.iter().filter(|(l, _)| *l == level).for_each(|(_, c)| c.inc()),
+            Outcome::Denied(reason) => self.denied.get(&reason).into_iter().for_each(IntCounter::inc),
+            Outcome::Preflight => self.preflight.inc(),
+            // Rare enough for a label lookup.
+            Outcome::Failed(reason, level) => {
+                self.failed.with_label_values(&[&self.label, outcome.as_str(), reason.code(), level.as_str()]).inc();
+            }
+        }
+        if let Some(counter) = would_deny.and_then(|reason| self.would_deny.get(&reason)) {
+            counter.inc();
+        }
+    }
+
+    /// Requests forwarded, by level; requests denied; requests that enforce would have denied.
+    pub fn totals(&self) -> (u64, u64, u64) {
+        let forwarded = self.forwarded.iter().map(|(_, c)| c.get()).sum();
+        let denied = self.denied.values().map(IntCounter::get).sum();
+        let would_deny = self.would_deny.values().map(IntCounter::get).sum();
+        (forwarded, denied, would_deny)
+    }
+}
+
+/// Why a reload happened to end as it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// The new configuration is in force.
+    Applied,
+    /// It was refused; the last good stays.
+    Refused,
+}
+
+type UsageKey = (String, String);
+
+/// The registry and its handles.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    would_deny: IntCounterVec,
+    tenants: ArcSwap<HashMap<String, Arc<TenantMetrics>>>,
+    unknown: Arc<TenantMetrics>,
+    /// Time from the parsed head to the decision, the wait for a held body left out.
+    pub decision: Histogram,
+    /// Time from forwarding to the end of the upstream's answer.
+    pub upstream: Histogram,
+    /// Requests being worked on.
+    pub in_flight: IntGauge,
+    /// Wall-clock steps beyond 60 s.
+    pub clock_steps: IntCounter,
+    reloads: IntCounterVec,
+    generation: IntGauge,
+    last_success: Gauge,
+    secret_uses: IntCounterVec,
+    secret_last_used: GaugeVec,
+    usage: Mutex<HashMap<UsageKey, Arc<KeyUsage>>>,
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> prometheus::Result<C> {
+    let metric = made?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+/// Buckets of the decision: from a microsecond (its usual cost is two) to 16 ms.
+const DECISION_BUCKETS: [f64; 8] = [1e-6, 2e-6, 4e-6, 8e-6, 16e-6, 64e-6, 1e-3, 16e-3];
+
+impl Metrics {
+    /// Creates every metric.
+    ///
+    /// # Errors
+    /// When two metrics have one name: a bug that shows at start.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let r = &registry;
+        let counters = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let requests = registered(
+            r,
+            counters(
+                "doorward_requests_total",
+                "Requests by tenant, outcome, reason and level.",
+                &["tenant", "outcome", "reason", "level"],
+            ),
+        )?;
+        let would_deny = registered(
+            r,
+            counters("doorward_would_deny_total", "Requests of tenants in monitor mode that enforce would deny.", &["tenant", "reason"]),
+        )?;
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets));
+        let unknown = tenant_metrics(UNKNOWN, &requests, &would_deny);
+        let metrics = Self {
+            tenants: ArcSwap::default(),
+            unknown: Arc::new(unknown),
+            decision: registered(r, histogram("doorward_decision_seconds", "Time spent deciding.", DECISION_BUCKETS.to_vec()))?,
+            upstream: registered(
+                r,
+                histogram(
+                    "doorward_upstream_seconds",
+                    "Time from forwarding a request to the end of its answer.",
+                    vec![0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0],
+                ),
+            )?,
+            in_flight: registered(r, IntGauge::new("doorward_requests_in_flight", "Requests being worked on."))?,
+            clock_steps: registered(r, IntCounter::new("doorward_clock_steps_total", "Wall-clock steps beyond the default leeway."))?,
+            reloads: registered(r, counters("doorward_reloads_total", "Configuration reloads by result.", &["result"]))?,
+            generation: registered(r, IntGauge::new("doorward_config_generation", "Generation of the configuration in force."))?,
+            last_success: registered(
+                r,
+                Gauge::new("doorward_config_last_success_timestamp_seconds", "When a configuration was last put in force."),
+            )?,
+            secret_uses: registered(r, counters("doorward_secret_uses_total", "Tokens verified by secret.", &["tenant", "secret"]))?,
+            secret_last_used: registered(
+                r,
+                GaugeVec::new(
+                    Opts::new("doorward_secret_last_used_timestamp_seconds", "When a secret last verified a token."),
+                    &["tenant", "secret"],
+                ),
+            )?,
+            usage: Mutex::default(),
+            registry: registry.clone(),
+            requests,
+            would_deny,
+        };
+        let build = registered(r, GaugeVec::new(Opts::new("doorward_build_info", "Constant 1, labelled by version."), &["version"]))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        for result in ["applied", "refused"] {
+            metrics.reloads.with_label_values(&[result]).inc_by(0);
+        }
+        Ok(metrics)
+    }
+
+    /// Makes handles for the tenants of a configuration that is about to be in force.
+    pub fn prepare(&self, tenants: &Tenants, max_tenants: usize) {
+        let before = self.tenants.load();
+        let mut handles: HashMap<String, Arc<TenantMetrics>> = HashMap::new();
+        for (index, tenant) in tenants.all().iter().enumerate() {
+            let label = if index < max_tenants { tenant.id.as_str() } else { OTHER };
+            let handle = before.get(label).or_else(|| handles.get(label)).cloned();
+            let handle = handle.unwrap_or_else(|| Arc::new(tenant_metrics(label, &self.requests, &self.would_deny)));
+            if label == OTHER {
+                handles.insert(OTHER.to_owned(), Arc::clone(&handle));
+            }
+            handles.insert(tenant.id.clone(), handle);
+        }
+        self.tenants.store(Arc::new(handles));
+    }
+
+    /// Notes that a configuration was put in force or refused.
+    pub fn reloaded(&self, result: Reload, generation: u64, now: UnixTime) {
+        match result {
+            Reload::Applied => {
+                self.reloads.with_label_values(&["applied"]).inc();
+                self.in_force(generation, now);
+            }
+            Reload::Refused => self.reloads.with_label_values(&["refused"]).inc(),
+        }
+    }
+
+    /// Notes which configuration is in force, and since when.
+    pub fn in_force(&self, generation: u64, now: UnixTime) {
+        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.last_success.set(now.as_secs_f64());
+    }
+
+    /// Reloads that were applied and refused.
+    pub fn reload_counts(&self) -> (u64, u64) {
+        (self.reloads.with_label_values(&["applied"]).get(), self.reloads.with_label_values(&["refused"]).get())
+    }
+
+    /// The counters of a tenant; those of no tenant where it is not known.
+    pub fn tenant(&self, id: Option<&str>) -> Arc<TenantMetrics> {
+        id.and_then(|id| self.tenants.load().get(id).cloned()).unwrap_or_else(|| Arc::clone(&self.unknown))
+    }
+
+    /// The usage counters of a secret, the same across reloads.
+    pub fn usage(&self, tenant: &str, secret: &str) -> Arc<KeyUsage> {
+        Arc::clone(self.usage.lock().entry((tenant.to_owned(), secret.to_owned())).or_default())
+    }
+
+    /// The text exposition format (version 0.0.4), with the secrets of `live` tenants only.
+    ///
+    /// # Errors
+    /// When a metric cannot be encoded.
+    pub fn render(&self, live: &Tenants, max_tenants: usize) -> prometheus::Result<Vec<u8>> {
+        self.secret_uses.reset();
+        self.secret_last_used.reset();
+        for tenant in live.all().iter().take(max_tenants) {
+            for key in tenant.keys.all() {
+                let labels = [tenant.id.as_str(), key.id.as_str()];
+                self.secret_uses.with_label_values(&labels).inc_by(key.usage.hits());
+                let last = key.usage.last().map_or(0.0, UnixTime::as_secs_f64);
+                self.secret_last_used.with_label_values(&labels).set(last);
+            }
+        }
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+fn tenant_metrics(label: &str, requests: &IntCounterVec, would_deny: &IntCounterVec) -> TenantMetrics {
+    let counter = |outcome: Outcome| {
+        let level = if let Outcome::Forwarded(level) = outcome { level.as_str() } else { "" };
+        requests.with_label_values(&[label, outcome.as_str(), outcome.reason().map_or("", Reason::code), level])
+    };
+    let by_reason = |made: &dyn Fn(Reason) -> IntCounter| Reason::ALL.iter().map(|r| (*r, made(*r))).collect();
+    TenantMetrics {
+        forwarded: Level::ALL.iter().map(|level| (*level, counter(Outcome::Forwarded(*level)))).collect(),
+        denied: by_reason(&|reason| counter(Outcome::Denied(reason))),
+        preflight: counter(Outcome::Preflight),
+        would_deny: by_reason(&|reason| would_deny.with_label_values(&[label, reason.code()])),
+        failed: requests.clone(),
+        label: label.to_owned(),
+    }
+}
+
+/// Lowers the in-flight gauge when the request is over, however it ends.
+#[derive(Debug)]
+pub struct InFlight(IntGauge);
+
+impl InFlight {
+    /// Raises it.
+    pub fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Seconds of a duration, as Prometheus wants them.
+pub fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}

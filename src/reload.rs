@@ -1,0 +1,238 @@
+//! Hot reload. Files are watched (in-place writes, renames, Kubernetes' `..data` symlink swap) and looked at twice a second
+//! besides; SIGHUP asks for it too. A configuration is put in force whole or not at all: the last good stays, and a metric
+//! and a log line tell. Revocations are read first and on their own, so they apply while the rest is refused.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::config::{self, Loaded};
+use crate::observe::metrics::{Metrics, Reload};
+use crate::resolver::Resolver;
+use crate::revocations::Revocations;
+use crate::snapshot::Live;
+
+/// How often files are looked at when no event came: bounds the reload delay on file systems without events.
+const LOOK: Duration = Duration::from_millis(500);
+/// Two reads this far apart must agree before a file counts as written.
+const SETTLE: Duration = Duration::from_millis(30);
+/// Longest wait for files that keep changing; then the attempt is made all the same, and again after the next change.
+const SETTLE_TRIES: usize = 30;
+
+/// What a reload works on.
+#[derive(Debug)]
+pub struct Reloader {
+    /// The configuration file.
+    pub path: PathBuf,
+    /// What is in force.
+    pub live: Arc<Live>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Upstream names are resolved before they are used.
+    pub resolver: Arc<Resolver>,
+}
+
+/// Reads the revocations file that a configuration names.
+///
+/// # Errors
+/// A sentence with file and line for each line that is none.
+pub fn read_revocations(path: Option<&Path>) -> Result<Revocations, String> {
+    let Some(path) = path else { return Ok(Revocations::default()) };
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Revocations::parse(&text).map_err(|bad| {
+        let lines: Vec<_> = bad.iter().map(|b| format!("{}:{}: {}", path.display(), b.line, b.why)).collect();
+        lines.join("\n")
+    })
+}
+
+impl Reloader {
+    /// Watches until the channel of SIGHUPs closes.
+    pub async fn run(self, mut files: Vec<PathBuf>, mut hangups: mpsc::Receiver<()>) {
+        let (events, mut changed) = mpsc::channel(1);
+        let mut watch = Watch::new(events);
+        watch.follow(&files);
+        let mut last = digest(&files);
+        let mut stamps = stamps(&files);
+        let mut refused_revocations = String::new();
+        loop {
+            let forced = tokio::select! {
+                hangup = hangups.recv() => match hangup { Some(()) => true, None => return },
+                _ = changed.recv() => false,
+                () = tokio::time::sleep(LOOK) => {
+                    let now = self::stamps(&files);
+                    if now == stamps { continue }
+                    false
+                }
+            };
+            self.revoke(&mut refused_revocations);
+            let settled = settle(&files).await;
+            stamps = self::stamps(&files);
+            if settled == last && !forced {
+                continue;
+            }
+            last = settled;
+            files = self.reload().await;
+            watch.follow(&files);
+            // What changed while it was loaded is looked at again at once.
+            if digest(&files) != last {
+                stamps.clear();
+            }
+        }
+    }
+
+    fn revoke(&self, refused: &mut String) {
+        let path = self.live.load().0.settings.revocations.clone();
+        match read_revocations(path.as_deref()) {
+            Ok(list) => {
+                refused.clear();
+                if *self.live.load().1 != list {
+                    tracing::info!(entries = list.len(), "revocations applied");
+                    self.live.revoke(list);
+                }
+            }
+            Err(why) if *refused != why => {
+                tracing::error!("revocations refused, the last good ones stay:\n{why}");
+                *refused = why;
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// One attempt; returns what to watch from now on.
+    async fn reload(&self) -> Vec<PathBuf> {
+        let (path, metrics) = (self.path.clone(), Arc::clone(&self.metrics));
+        let generation = self.live.load().0.generation + 1;
+        let loading = move || config::load(&path, generation, &|tenant, secret| metrics.usage(tenant, secret));
+        let result = tokio::task::spawn_blocking(loading).await;
+        let now = clock::read();
+        match (result, now) {
+            (Ok(Ok(loaded)), Ok(now)) => self.apply(loaded, now).await,
+            (Ok(Err(problems)), _) => {
+                for problem in &problems.rendered {
+                    tracing::error!("configuration refused, the last good one stays:\n{problem}");
+                }
+                self.refuse();
+                problems.files
+            }
+            (Err(_), _) | (_, Err(_)) => {
+                tracing::error!("configuration refused, the last good one stays: the loader or the clock failed");
+                self.refuse();
+                vec![self.path.clone()]
+            }
+        }
+    }
+
+    fn refuse(&self) {
+        let snapshot = self.live.load().0;
+        self.metrics.reloaded(Reload::Refused, snapshot.generation, snapshot.loaded_at);
+    }
+
+    async fn apply(&self, loaded: Loaded, now: clock::UnixTime) -> Vec<PathBuf> {
+        let Loaded { snapshot, warnings, files, .. } = loaded;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let before = self.live.load().0;
+        let (old, new) = (&before.settings.server, &snapshot.settings.server);
+        if (old.listen, old.admin, old.probes, old.threads) != (new.listen, new.admin, new.probes, new.threads) {
+            tracing::warn!("listeners and threads change with a restart only; the rest of the new configuration is in force");
+        }
+        if let Err(error) = self.resolver.resolve(&snapshot.settings.upstream.address).await {
+            tracing::warn!(%error, address = snapshot.settings.upstream.address, "the upstream's name does not resolve yet");
+        }
+        let generation = snapshot.generation;
+        self.metrics.prepare(&snapshot.tenants, snapshot.settings.max_tenants);
+        self.live.swap(snapshot);
+        self.metrics.reloaded(Reload::Applied, generation, now);
+        tracing::info!(generation, "configuration applied");
+        self.revoke(&mut String::new());
+        files
+    }
+}
+
+/// Reads until two digests agree: a writer caught in the middle is waited for.
+async fn settle(files: &[PathBuf]) -> [u8; 32] {
+    let mut last = digest(files);
+    for _ in 0..SETTLE_TRIES {
+        tokio::time::sleep(SETTLE).await;
+        let again = digest(files);
+        if again == last {
+            break;
+        }
+        last = again;
+    }
+    last
+}
+
+/// One value for what all files hold; a directory stands for its listing.
+fn digest(files: &[PathBuf]) -> [u8; 32] {
+    let mut all = Sha256::new();
+    for path in files {
+        all.update(path.as_os_str().as_encoded_bytes());
+        match contents(path) {
+            Ok(bytes) => all.update(Sha256::digest(&bytes)),
+            Err(error) => all.update(format!("{:?}", error.kind())),
+        }
+    }
+    all.finalize().into()
+}
+
+fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !path.is_dir() {
+        return std::fs::read(path);
+    }
+    let mut names = std::fs::read_dir(path)?.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>()?;
+    names.sort();
+    Ok(names.iter().flat_map(|n| n.as_encoded_bytes().iter().copied().chain([0])).collect())
+}
+
+/// Where each file really is, its size and its time: cheap to look at twice a second.
+fn stamps(files: &[PathBuf]) -> Vec<Option<(PathBuf, u64, std::time::SystemTime)>> {
+    let stamp = |path: &PathBuf| {
+        let real = path.canonicalize().ok()?;
+        let data = real.metadata().ok()?;
+        Some((real, data.len(), data.modified().ok()?))
+    };
+    files.iter().map(stamp).collect()
+}
+
+/// The directories of the watched files: a rename or symlink swap shows in the directory, not in the file.
+struct Watch {
+    watcher: Option<RecommendedWatcher>,
+    directories: HashSet<PathBuf>,
+}
+
+impl Watch {
+    fn new(events: mpsc::Sender<()>) -> Self {
+        // A full channel already says that something changed.
+        let watcher = notify::recommended_watcher(move |_| {
+            let _ = events.try_send(());
+        });
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "no file events here; files are looked at every 500 ms");
+        }
+        Self { watcher: watcher.ok(), directories: HashSet::new() }
+    }
+
+    fn follow(&mut self, files: &[PathBuf]) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let of = |path: &PathBuf| if path.is_dir() { Some(path.clone()) } else { path.parent().map(Path::to_path_buf) };
+        let real = files.iter().filter_map(|f| f.canonicalize().ok());
+        for directory in files.iter().cloned().chain(real).filter_map(|f| of(&f)) {
+            let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
+            if self.directories.contains(&directory) {
+                continue;
+            }
+            match watcher.watch(&directory, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.directories.insert(directory)),
+                Err(error) => tracing::debug!(%error, directory = %directory.display(), "not watched"),
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! One request's state, from the parsed head to the log line. An enum, so that nothing can be forwarded that was not
+//! admitted.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::RngCore as _;
+
+use super::hold::Replay;
+use crate::admission::{Admitted, Denial};
+use crate::cors::PreflightAnswer;
+use crate::observe::metrics::InFlight;
+use crate::reason::Denied;
+use crate::revocations::Revocations;
+use crate::snapshot::Snapshot;
+
+/// How far a request is.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Nothing decided.
+    Received,
+    /// Answered here.
+    Denied(Denial),
+    /// A preflight, answered here.
+    Preflight(PreflightAnswer),
+    /// On its way upstream.
+    Admitted(Box<Forwarding>),
+}
+
+/// An admitted request on its way.
+#[derive(Debug)]
+pub(super) struct Forwarding {
+    /// The permit.
+    pub(super) admitted: Admitted,
+    /// The normalised path, as signed and sent.
+    pub(super) path: String,
+    /// The query as signed and sent.
+    pub(super) query: Option<String>,
+    /// A body that was read early.
+    pub(super) replay: Option<Replay>,
+    /// Whether it was read to its end, so that its digest is signed.
+    pub(super) whole: bool,
+    /// The next piece of body is the first of this try.
+    pub(super) first_piece: bool,
+    /// When it was handed on.
+    pub(super) since: Instant,
+    /// What went wrong on the way, if anything did.
+    pub(super) failed: Option<Denied>,
+}
+
+/// The framework's per-request context.
+pub(super) struct Exchange {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) revocations: Arc<Revocations>,
+    pub(super) request_id: String,
+    pub(super) received: Instant,
+    pub(super) state: State,
+    _in_flight: InFlight,
+}
+
+impl Exchange {
+    pub(super) fn new((snapshot, revocations): (Arc<Snapshot>, Arc<Revocations>), in_flight: InFlight) -> Self {
+        let mut id = [0; 16];
+        rand::rng().fill_bytes(&mut id);
+        Self { snapshot, revocations, request_id: hex::encode(id), received: Instant::now(), state: State::Received, _in_flight: in_flight }
+    }
+
+    /// The request on its way, if it is.
+    pub(super) fn forwarding(&mut self) -> Option<&mut Forwarding> {
+        if let State::Admitted(forwarding) = &mut self.state { Some(forwarding) } else { None }
+    }
+}

@@ -1,0 +1,368 @@
+//! The framework's phases, each a few lines: hygiene, parse, decide, sign, own, log. Decisions are made elsewhere.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+
+use super::exchange::{Exchange, Forwarding, State};
+use super::hold::{self, Held, Replay};
+use super::{hygiene, respond, upstream};
+use crate::admission::{self, Admitted, Body, Decision, Denial, Rules};
+use crate::assertion::{Fields, Target};
+use crate::clock;
+use crate::observe::audit;
+use crate::observe::metrics::{InFlight, Metrics, Outcome, seconds};
+use crate::reason::{Denied, Reason};
+use crate::request::RequestHead;
+use crate::request::origin::Origin;
+use crate::resolver::Resolver;
+use crate::snapshot::Live;
+use crate::tenant::{Place, Tenant};
+
+/// Idle keep-alive connections are closed after this many seconds; the framework keeps them for ever.
+const KEEPALIVE_SECS: u64 = 60;
+/// Longest that a denied request's body is read and thrown away so that its connection can go on.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Longest silence of a client that is sending a body or reading an answer.
+const CLIENT_SILENCE: Duration = Duration::from_secs(60);
+
+/// The proxy.
+pub(super) struct Proxy {
+    pub(super) live: Arc<Live>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) resolver: Arc<Resolver>,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new(self.live.load(), InFlight::new(&self.metrics.in_flight))
+    }
+
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
+        let client = session.as_downstream_mut();
+        client.set_keepalive(Some(KEEPALIVE_SECS));
+        client.set_close_on_response_before_downstream_finish(false);
+        client.set_total_drain_timeout(Some(DRAIN));
+        client.set_read_timeout(Some(CLIENT_SILENCE));
+        client.set_write_timeout(Some(CLIENT_SILENCE));
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        exchange.state = self.judge(session, exchange).await?;
+        match &exchange.state {
+            State::Admitted(forwarding) => {
+                // Neither the framework nor an upstream that never saw the header would tell the client to go on.
+                if forwarding.replay.is_none() {
+                    hold::tell_to_continue(session).await?;
+                }
+                return Ok(false);
+            }
+            State::Preflight(answer) => respond::preflight(session, answer, &exchange.request_id).await?,
+            State::Denied(denial) => respond::deny(session, denial, &exchange.request_id).await?,
+            State::Received => return Error::e_explain(ErrorType::InternalError, "undecided"),
+        }
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        match &exchange.state {
+            State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream),
+            State::Received | State::Denied(_) | State::Preflight(_) => Error::e_explain(ErrorType::InternalError, "not admitted"),
+        }
+    }
+
+    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<()> {
+        let snapshot = Arc::clone(&exchange.snapshot);
+        let request_id = exchange.request_id.clone();
+        let Some(forwarding) = exchange.forwarding() else {
+            return Error::e_explain(ErrorType::InternalError, "not admitted");
+        };
+        forwarding.first_piece = true;
+        let target = forwarding.query.as_ref().map_or_else(|| forwarding.path.clone(), |q| format!("{}?{q}", forwarding.path));
+        request.set_uri(target.parse().map_err(|_| internal("target does not parse"))?);
+        remove_credentials(request, forwarding.admitted.tenant());
+        rebuild_forwarded(request, session)?;
+        let body = forwarding.replay.as_ref().filter(|_| forwarding.whole).map(|replay| replay.bytes().as_ref());
+        let target = Target {
+            method: request.method.as_str(),
+            path: &forwarding.path,
+            query: forwarding.query.as_deref(),
+            body,
+            request_id: &request_id,
+        };
+        let now = clock::read().map_err(|_| internal("the clock shows a time before 2020"))?;
+        let signed = match snapshot.signer.sign(&forwarding.admitted, &target, now) {
+            Ok(signed) => signed,
+            Err(why) => {
+                forwarding.failed = Some(why);
+                return Err(internal("cannot be signed"));
+            }
+        };
+        signed.apply(snapshot.signer.reserved(), &mut Sent(request));
+        Ok(())
+    }
+
+    async fn request_body_filter(&self, _: &mut Session, body: &mut Option<Bytes>, _: bool, exchange: &mut Exchange) -> Result<()> {
+        if let Some(forwarding) = exchange.forwarding()
+            && std::mem::take(&mut forwarding.first_piece)
+            && let Some(replay) = forwarding.replay.clone()
+        {
+            replay.complete(body);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(&self, _: &mut Session, answer: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+        if let State::Admitted(forwarding) = &exchange.state {
+            respond::own(answer, &forwarding.admitted, exchange.snapshot.signer.reserved(), &exchange.request_id)?;
+        }
+        Ok(())
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: std::os::unix::io::RawFd,
+        _: Option<&Digest>,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if let Some(forwarding) = exchange.forwarding() {
+            forwarding.failed = None; // an earlier try's
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+        let mut why = Denied::from(respond::reason_of(error));
+        let (tenant, readable_by) = match &mut exchange.state {
+            State::Admitted(forwarding) => {
+                why = forwarding.failed.get_or_insert(why).clone();
+                (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
+            }
+            State::Received | State::Denied(_) | State::Preflight(_) => (None, None),
+        };
+        let denial = Denial { why, tenant, readable_by };
+        let reason = denial.why.reason;
+        if reason != Reason::ClientDisconnected && session.response_written().is_none() {
+            session.set_keepalive(None);
+            if let Err(error) = respond::deny(session, &denial, &exchange.request_id).await {
+                tracing::debug!(%error, "the client did not take the error");
+            }
+        }
+        if matches!(exchange.state, State::Received) {
+            exchange.state = State::Denied(denial);
+        }
+        FailToProxy { error_code: reason.row().status, can_reuse_downstream: false }
+    }
+
+    /// Without the query: tokens may travel there.
+    fn request_summary(&self, session: &Session, exchange: &Exchange) -> String {
+        let head = session.req_header();
+        format!("{} {} request_id={}", head.method, head.uri.path(), exchange.request_id)
+    }
+
+    /// The audit record says the same, with the reason.
+    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        let status = session.response_written().map(|answer| answer.status.as_u16());
+        if let Some(error) = error {
+            tracing::debug!(request_id = exchange.request_id, %error, "the exchange failed");
+        }
+        self.log(session.req_header(), status, error.is_some(), exchange);
+    }
+}
+
+impl Proxy {
+    async fn judge(&self, session: &mut Session, exchange: &Exchange) -> Result<State> {
+        let mut held: Option<Held> = None;
+        loop {
+            let body = match &held {
+                None => Body::NotRead,
+                Some(Held::Whole(replay)) => Body::Held(replay.bytes()),
+                Some(Held::TooLarge(_)) => Body::TooLarge,
+                Some(Held::TooSlow) => Body::TooSlow,
+            };
+            match self.decide(session, body, exchange) {
+                Judgement::Settled(Settled::Forward(forwarding)) => {
+                    let (replay, whole) = replay_of(held);
+                    return Ok(State::Admitted(Box::new(Forwarding { replay, whole, ..*forwarding })));
+                }
+                Judgement::Settled(Settled::Stop(state)) => return Ok(state),
+                Judgement::NeedBody(_) if held.is_some() => {
+                    return Error::e_explain(ErrorType::InternalError, "body asked for twice");
+                }
+                Judgement::NeedBody(length) => {
+                    let server = &exchange.snapshot.settings.server;
+                    held = Some(hold::hold(session, length, server.body_hold, server.body_timeout).await?);
+                }
+            }
+        }
+    }
+
+    /// One pass of the pure part: hygiene, parse, decide.
+    fn decide(&self, session: &Session, body: Body<'_>, exchange: &Exchange) -> Judgement {
+        let started = Instant::now();
+        let tenants = &exchange.snapshot.tenants;
+        let parts = session.req_header();
+        let origin = Origin::of(&parts.headers).ok().flatten();
+        let stop = |why: Denied| Judgement::Settled(Settled::Stop(State::Denied(admission::unknown(why, origin, tenants))));
+        let Ok(now) = clock::read() else { return stop(Reason::ClockBehind.into()) };
+        let raw = session.as_downstream().as_http1().map(|h1| h1.get_headers_raw_bytes());
+        let clean = raw.map_or(Ok(()), |raw| hygiene::judge(&raw));
+        let head = match clean.and_then(|()| RequestHead::parse(parts)) {
+            Ok(head) => head,
+            Err(why) => return stop(why),
+        };
+        let rules = Rules { tenants, revocations: &exchange.revocations };
+        let decision = admission::decide(&head, body, rules, now);
+        self.metrics.decision.observe(seconds(started.elapsed()));
+        match decision {
+            Decision::NeedBody => Judgement::NeedBody(head.content_length),
+            Decision::Preflight(answer) => Judgement::Settled(Settled::Stop(State::Preflight(answer))),
+            Decision::Deny(denial) => Judgement::Settled(Settled::Stop(State::Denied(denial))),
+            Decision::Forward(admitted) => {
+                let names: Vec<_> = credential_queries(admitted.tenant()).collect();
+                let query = head.query.without(&names).map(std::borrow::Cow::into_owned);
+                Judgement::Settled(Settled::Forward(Box::new(Forwarding {
+                    path: head.path.as_str().to_owned(),
+                    query,
+                    admitted,
+                    replay: None,
+                    whole: false,
+                    first_piece: false,
+                    since: Instant::now(),
+                    failed: None,
+                })))
+            }
+        }
+    }
+
+    fn log(&self, request: &RequestHeader, status: Option<u16>, failed: bool, exchange: &Exchange) {
+        let (outcome, tenant, admitted, denied) = match &exchange.state {
+            State::Admitted(forwarding) => {
+                self.metrics.upstream.observe(seconds(forwarding.since.elapsed()));
+                let level = forwarding.admitted.caller().level();
+                let reason = forwarding.failed.as_ref().map(|why| why.reason).or(failed.then_some(Reason::ClientDisconnected));
+                let outcome = reason.map_or(Outcome::Forwarded(level), |reason| Outcome::Failed(reason, level));
+                (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), forwarding.failed.as_ref())
+            }
+            State::Denied(denial) => (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why)),
+            State::Preflight(_) => (Outcome::Preflight, None, None, None),
+            State::Received => (Outcome::Denied(Reason::ClientDisconnected), None, None, None),
+        };
+        let would_deny = admitted.and_then(Admitted::would_deny).map(|d| d.reason);
+        self.metrics.tenant(tenant.map(|t| t.id.as_str())).count(outcome, would_deny);
+        if let Some(key) = admitted.and_then(|a| a.caller().verified()).map(|v| v.key())
+            && let Ok(now) = clock::read()
+        {
+            key.usage.hit(now);
+        }
+        audit::record(&audit::Record {
+            request_id: &exchange.request_id,
+            generation: exchange.snapshot.generation,
+            tenant: tenant.map(|t| t.id.as_str()),
+            origin: Origin::of(&request.headers).ok().flatten().map(Origin::as_str),
+            method: request.method.as_str(),
+            path: request.uri.path(),
+            status,
+            outcome,
+            denied,
+            admitted,
+            subject: &exchange.snapshot.settings.audit_subject,
+            latency: exchange.received.elapsed(),
+        });
+    }
+}
+
+enum Judgement {
+    Settled(Settled),
+    /// With the body's length, where it is known.
+    NeedBody(Option<u64>),
+}
+
+enum Settled {
+    Forward(Box<Forwarding>),
+    Stop(State),
+}
+
+/// What to send before the rest of the body, and whether it is all of it.
+fn replay_of(held: Option<Held>) -> (Option<Replay>, bool) {
+    match held {
+        Some(Held::Whole(replay)) => (Some(replay), true),
+        Some(Held::TooLarge(replay)) => (replay, false),
+        Some(Held::TooSlow) | None => (None, false),
+    }
+}
+
+fn internal(why: &'static str) -> Box<Error> {
+    Error::explain(ErrorType::InternalError, why)
+}
+
+/// Query parameters that are credentials or embed keys of this tenant.
+fn credential_queries(tenant: &Tenant) -> impl Iterator<Item = &str> {
+    let places = tenant.places.embed_key.iter().chain(&tenant.places.token);
+    places.filter_map(|place| if let Place::Query(name) = place { Some(name.as_str()) } else { None })
+}
+
+/// The client's credentials and its own word about who it is stop here; `Expect` was answered here.
+fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) {
+    request.remove_header(&header::AUTHORIZATION);
+    request.remove_header(&header::EXPECT);
+    let places = &tenant.places;
+    for place in places.embed_key.iter().chain(&places.token).chain(&places.asserted_id) {
+        if let Place::Header(name) = place {
+            request.remove_header(name);
+        }
+    }
+}
+
+/// Nobody in front of us is trusted to say who the client is: the whole family is rebuilt.
+fn rebuild_forwarded(request: &mut RequestHeader, session: &Session) -> Result<()> {
+    const FAMILY: [&str; 7] =
+        ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-forwarded-server", "x-real-ip"];
+    for name in FAMILY {
+        request.remove_header(name);
+    }
+    if let Some(client) = session.as_downstream().client_addr().and_then(|a| a.as_inet()) {
+        request.insert_header("x-forwarded-for", client.ip().to_string())?;
+    }
+    request.insert_header("x-forwarded-proto", "http")
+}
+
+/// The framework's header section, as something an assertion can be applied to.
+struct Sent<'r>(&'r mut RequestHeader);
+
+impl Fields for Sent<'_> {
+    fn names(&self) -> Vec<HeaderName> {
+        self.0.headers.keys().cloned().collect()
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.0.remove_header(name);
+    }
+
+    fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        // Fails only for a name that is not one; ours all are, and a missing header fails the signature.
+        let _ = self.0.insert_header(name, value);
+    }
+}

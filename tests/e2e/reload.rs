@@ -1,0 +1,214 @@
+//! Hot reload: every way to write a file, whole or not at all, and no request judged by a secret that was not live.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::gateway::{Gateway, ORIGIN, SECRET, halo, in_seconds, jwt_with, until};
+use crate::http::{self, Connection};
+use crate::upstream::Upstream;
+
+const EMBED_KEY: &str = "pk_reload_0123456789";
+
+/// One tenant without a preset: key and token in headers, so that requests have no body.
+fn plain(upstream: std::net::SocketAddr, more: &str) -> String {
+    let halo = halo(upstream, "");
+    let (head, _) = halo.split_once("[[tenant]]").unwrap();
+    format!(
+        "{more}\n{head}[[tenant]]\nid = \"acme\"\npreset = \"none\"\nembed_keys = [\"{EMBED_KEY}\"]\norigins = [\"{ORIGIN}\"]\n\
+         secrets = [{{ id = \"s1\", file = \"identity.key\", format = \"jwt\" }}]\n"
+    )
+}
+
+fn request(token: &str) -> Vec<u8> {
+    http::request("GET", "/a", &[("X-Embed-Key", EMBED_KEY), ("Origin", ORIGIN), ("Authorization", &format!("Bearer {token}"))], b"")
+}
+
+fn token(secret: &str) -> String {
+    jwt_with(secret, &json!({ "sub": "user_123", "exp": in_seconds(600) }))
+}
+
+fn status(gateway: &Gateway, token: &str) -> u16 {
+    http::send(gateway.address, request(token)).status
+}
+
+#[test]
+fn a_secret_written_in_place_or_renamed_replaces_the_old_one() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start(&plain(upstream.address(), ""));
+    assert_eq!(status(&gateway, &token(SECRET)), 200);
+    gateway.write("identity.key", "second_secret_0123456789abcdef01");
+    until("the old secret to stop working", || (status(&gateway, &token(SECRET)) == 401).then_some(()));
+    assert_eq!(status(&gateway, &token("second_secret_0123456789abcdef01")), 200);
+    gateway.write("next.key", "third_secret_0123456789abcdef012");
+    std::fs::rename(gateway.path("next.key"), gateway.path("identity.key")).unwrap();
+    until("the renamed secret to work", || (status(&gateway, &token("third_secret_0123456789abcdef012")) == 200).then_some(()));
+    assert_eq!(gateway.metric(r#"doorward_reloads_total{result="refused"}"#), 0.0);
+}
+
+#[test]
+fn a_kubernetes_symlink_swap_is_seen() {
+    let upstream = Upstream::plain();
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for (version, secret) in [("..v1", SECRET), ("..v2", "second_secret_0123456789abcdef01")] {
+        std::fs::create_dir(at(version)).unwrap();
+        std::fs::write(at(version).join("identity.key"), secret).unwrap();
+    }
+    std::os::unix::fs::symlink("..v1", at("..data")).unwrap();
+    std::os::unix::fs::symlink("..data/identity.key", at("identity.key")).unwrap();
+    let config = plain(upstream.address(), "").replace("\"identity.key\"", &format!("{:?}", at("identity.key")));
+    let gateway = Gateway::start(&config);
+    assert_eq!(status(&gateway, &token(SECRET)), 200);
+    std::os::unix::fs::symlink("..v2", at("..data_tmp")).unwrap();
+    std::fs::rename(at("..data_tmp"), at("..data")).unwrap();
+    until("the swapped secret to work", || (status(&gateway, &token("second_secret_0123456789abcdef01")) == 200).then_some(()));
+    assert_eq!(status(&gateway, &token(SECRET)), 401);
+}
+
+#[test]
+fn a_broken_or_missing_file_leaves_the_last_good_configuration_in_force() {
+    let upstream = Upstream::plain();
+    let config = plain(upstream.address(), "");
+    let gateway = Gateway::start(&config);
+    let refused = || gateway.metric(r#"doorward_reloads_total{result="refused"}"#);
+    gateway.write("doorward.toml", "[server\n");
+    until("the refusal", || (refused() >= 1.0).then_some(()));
+    assert_eq!(status(&gateway, &token(SECRET)), 200);
+    assert!(gateway.log().contains("doorward.toml:1"), "the log says where:\n{}", gateway.log());
+    let before = refused();
+    std::fs::remove_file(gateway.path("doorward.toml")).unwrap();
+    until("the second refusal", || (refused() > before).then_some(()));
+    assert_eq!(status(&gateway, &token(SECRET)), 200);
+    assert_eq!(gateway.metric("doorward_config_generation"), 1.0);
+    gateway.write("doorward.toml", &config.replace("mode = ", "# mode = "));
+    gateway.generation(2);
+    assert_eq!(status(&gateway, &token(SECRET)), 200);
+}
+
+#[test]
+fn sighup_reloads_without_a_change() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start(&plain(upstream.address(), ""));
+    gateway.signal("HUP");
+    gateway.generation(2);
+    assert_eq!(gateway.metric(r#"doorward_reloads_total{result="applied"}"#), 1.0);
+}
+
+#[test]
+fn revocations_apply_while_the_rest_of_the_configuration_is_refused() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start_with(&plain(upstream.address(), "revocations = \"revoked.txt\""), &[("revoked.txt", "# nobody yet\n")]);
+    assert_eq!(status(&gateway, &token(SECRET)), 200);
+    gateway.write("doorward.toml", "broken");
+    until("the refusal", || (gateway.metric(r#"doorward_reloads_total{result="refused"}"#) >= 1.0).then_some(()));
+    let fingerprint = gateway.admin("/status").json()["tenants"][0]["secrets"][0]["fingerprint"].as_str().unwrap().to_owned();
+    gateway.write("revoked.txt", &format!("secret {fingerprint}\n"));
+    let written = Instant::now();
+    until("the revocation", || (status(&gateway, &token(SECRET)) == 401).then_some(()));
+    let took = written.elapsed();
+    assert!(took < Duration::from_secs(2), "took {took:?}");
+    assert_eq!(http::send(gateway.address, request(&token(SECRET))).reason(), "token_revoked");
+}
+
+#[test]
+fn a_request_in_flight_keeps_its_configuration() {
+    let gate = std::sync::Arc::new(AtomicBool::new(false));
+    let opened = std::sync::Arc::clone(&gate);
+    let upstream = Upstream::start(move |_, stream| {
+        while !opened.load(Ordering::SeqCst) {
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        std::io::Write::write_all(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    });
+    let gateway = Gateway::start(&plain(upstream.address(), ""));
+    let mut connection = Connection::open(gateway.address);
+    connection.send(&request(&token(SECRET))).unwrap();
+    until("the upstream to have it", || upstream.seen().first().cloned());
+    gateway.write("identity.key", "second_secret_0123456789abcdef01");
+    gateway.generation(2);
+    gate.store(true, Ordering::SeqCst);
+    let answer = connection.answer("GET").unwrap();
+    assert_eq!(answer.status, 200);
+    let record = gateway.audit(answer.one("x-request-id"));
+    assert_eq!(record["generation"], 1);
+}
+
+/// When each secret was about to be written, and when it was certainly in force.
+#[derive(Clone, Copy)]
+struct Life {
+    written: Instant,
+    in_force: Option<Instant>,
+}
+
+/// Swaps under load; the oracle allows only decisions by secrets that were live between send and receive.
+/// `RELOAD_SWAPS` and `RELOAD_BROKEN` set the numbers; the full form is 1,000 and 200.
+#[test]
+fn no_decision_is_made_by_a_secret_that_was_not_live() {
+    #[allow(clippy::disallowed_methods)] // test parameters are no secrets
+    let number = |name: &str, default: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let (swaps, broken) = (number("RELOAD_SWAPS", 40), number("RELOAD_BROKEN", 8));
+    let upstream = Upstream::plain();
+    let config = plain(upstream.address(), "");
+    let gateway = Gateway::start(&config);
+    let secret = |n: usize| if n == 0 { SECRET.to_owned() } else { format!("secret_number_{n:06}_0123456789abcdef") };
+    let tokens: Vec<_> = (0..=swaps).map(|n| request(&token(&secret(n)))).collect();
+    let started = Instant::now();
+    let lives = Mutex::new(vec![Life { written: started, in_force: Some(started) }]);
+    let done = AtomicBool::new(false);
+    let (asked, accepted) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for worker in 0..50_usize {
+            let (lives, done, tokens, asked, accepted, gateway) = (&lives, &done, &tokens, &asked, &accepted, &gateway);
+            scope.spawn(move || {
+                let mut connection = Connection::open(gateway.address);
+                let mut turn = worker;
+                while !done.load(Ordering::Relaxed) {
+                    turn += 1;
+                    let newest = lives.lock().unwrap().len() - 1;
+                    let which = newest.saturating_sub(turn % 3); // the newest, and two that should be gone
+                    let sent = Instant::now();
+                    connection.send(&tokens[which]).unwrap();
+                    let answer = connection.answer("GET").expect("an answer");
+                    let received = Instant::now();
+                    let lives = lives.lock().unwrap().clone();
+                    let (this, next) = (lives[which], lives.get(which + 1).copied());
+                    // Not live for sure: this one's write had not begun, or the next was in force before the request was sent.
+                    let surely_dead = received < this.written || next.and_then(|n| n.in_force).is_some_and(|t| t < sent);
+                    let surely_live = this.in_force.is_some_and(|t| t < sent) && next.is_none_or(|n| n.written > received);
+                    match answer.status {
+                        200 => assert!(!surely_dead, "secret {which} was accepted after it was replaced"),
+                        401 => assert!(!surely_live, "secret {which} was refused while it was live: {}", answer.reason()),
+                        other => panic!("{other}: {answer:?}"),
+                    }
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    accepted.fetch_add(u64::from(answer.status == 200), Ordering::Relaxed);
+                }
+            });
+        }
+        let mut generation = 1;
+        for n in 1..=swaps {
+            if n * broken / swaps > (n - 1) * broken / swaps {
+                let refused = gateway.metric(r#"doorward_reloads_total{result="refused"}"#);
+                gateway.write("doorward.toml", &config[..config.len() / 2]);
+                until("the refusal", || (gateway.metric(r#"doorward_reloads_total{result="refused"}"#) > refused).then_some(()));
+                gateway.write("doorward.toml", &config);
+                generation += 1;
+                gateway.generation(generation);
+            }
+            lives.lock().unwrap().push(Life { written: Instant::now(), in_force: None });
+            gateway.write("next.key", &secret(n));
+            std::fs::rename(gateway.path("next.key"), gateway.path("identity.key")).unwrap();
+            generation += 1;
+            gateway.generation(generation);
+            lives.lock().unwrap()[n].in_force = Some(Instant::now());
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let (asked, accepted) = (asked.into_inner(), accepted.into_inner());
+    let rate = asked as f64 / started.elapsed().as_secs_f64();
+    eprintln!("{swaps} swaps, {broken} broken files, {asked} requests ({rate:.0}/s), {accepted} accepted, 0 wrong decisions");
+    assert!(accepted > 0 && asked > accepted, "both decisions were made");
+}
