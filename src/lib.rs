@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod assertion;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod cors;
