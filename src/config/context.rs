@@ -127,6 +127,8 @@ impl<'u> Context<'u> {
     pub(super) fn into_parts(self) -> (Vec<Diagnostic>, Vec<PathBuf>, BTreeSet<String>, Vec<KeyInUse>) {
         let mut problems = self.problems.into_inner();
         problems.sort_by_cached_key(Diagnostic::sort_key);
+        // Some keys are looked at twice.
+        problems.dedup_by_key(|d| d.sort_key());
         (problems, self.files.into_inner().into_iter().collect(), self.known.into_inner(), self.in_use.into_inner())
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Table<'t> {
     site: Site,
     asked: RefCell<Vec<&'static str>>,
     sensitive: bool,
+    /// Something else stands in its place, which was said: what it lacks is not.
+    misshapen: bool,
 }
 
 /// A value of a table, with all that a complaint about it needs.
@@ -70,7 +72,7 @@ impl<'t> Table<'t> {
     }
 
     fn new(cx: &'t Context<'t>, layers: Vec<Layer<'t>>, path: String, site: Site) -> Self {
-        Self { cx, layers, path, site, asked: RefCell::default(), sensitive: false }
+        Self { cx, layers, path, site, asked: RefCell::default(), sensitive: false, misshapen: false }
     }
 
     /// Lays this table over the one it inherits from.
@@ -120,7 +122,8 @@ impl<'t> Table<'t> {
         self.cx.report(diagnostic);
     }
 
-    fn full(&self, key: &str) -> String {
+    /// A key's name from the top, as operators say it.
+    pub(super) fn full(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
@@ -147,7 +150,13 @@ impl<'t> Table<'t> {
     /// The value of a key that must be there.
     pub(super) fn need<T: Field>(&self, key: &'static str) -> Option<Located<T>> {
         let Some(item) = self.find(key) else {
-            self.report(missing(&self.full(key), self.site(), T::EXAMPLE));
+            if self.misshapen {
+                return None;
+            }
+            let add = format!("{key} = {}", T::EXAMPLE);
+            let help = if self.layers.is_empty() { format!("add [{}] with {add}", self.path) } else { format!("add {add}") };
+            let title = format!("`{}` is missing", self.full(key));
+            self.report(Diagnostic::new(Code::MissingKey, self.site(), title).help(help));
             return None;
         };
         item.read(self.cx)
@@ -179,7 +188,10 @@ impl<'t> Table<'t> {
                 _ => self.report(wrong("a table", &item).help(format!("write [{}] and its keys below", item.path))),
             }
         }
-        Table::new(self.cx, layers, self.full(key), site.unwrap_or_else(|| self.site()))
+        let misshapen = layers.is_empty() && site.is_some();
+        let mut table = Table::new(self.cx, layers, self.full(key), site.unwrap_or_else(|| self.site()));
+        table.misshapen = misshapen;
+        table
     }
 
     /// The tables of a list such as `[[tenant]]`.
@@ -245,11 +257,6 @@ impl<'t> Table<'t> {
             }
         }
     }
-}
-
-fn missing(path: &str, site: Site, example: &str) -> Diagnostic {
-    let key = path.rsplit('.').next().unwrap_or(path);
-    Diagnostic::new(Code::MissingKey, site, format!("`{path}` is missing")).help(format!("add {key} = {example}"))
 }
 
 fn wrong(wanted: &str, item: &Item<'_>) -> Diagnostic {
