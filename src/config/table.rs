@@ -226,7 +226,7 @@ impl<'t> Table<'t> {
                     continue;
                 }
                 seen.push(name.get_ref());
-                let site = Site { document: Arc::clone(layer.document), span: name.span() };
+                let site = Site { document: Rc::clone(layer.document), span: name.span() };
                 let item = Item { document: layer.document, value, path: inner.full(name.get_ref()) };
                 let name = Located { value: name.get_ref().to_string(), site };
                 entries.extend(item.read(self.cx).map(|value| (name, value)));
@@ -243,7 +243,7 @@ impl<'t> Table<'t> {
                 if self.sensitive {
                     layer.document.mask(value.span());
                 }
-                let site = Site { document: Arc::clone(layer.document), span: name.span() };
+                let site = Site { document: Rc::clone(layer.document), span: name.span() };
                 let title = format!("unknown key `{}`", self.full(name.get_ref()));
                 let help = match nearest(name.get_ref(), asked.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
