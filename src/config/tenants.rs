@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use toml::Spanned;
