@@ -129,7 +129,7 @@ reasons! {
     TokenMissing = "token_missing" 401 Token Bearer "Identity token missing"
         "This tenant or route wants a verified user, or an id came without a token to prove it. Fetch an identity token from your own backend and send it along.";
     TokenMalformed = "token_malformed" 401 Token InvalidToken "Malformed identity token"
-        "The token has no known form: 64 lowercase hex digits, v2.<payload>.<mac>, or three canonical base64url segments. Check for cut, padded or re-encoded tokens.";
+        "The token has no known form: 64 lowercase hex digits, v2.PAYLOAD.MAC, or three canonical base64url segments. Check for cut, padded or re-encoded tokens.";
     TokenFormatRefused = "token_format_refused" 401 Token InvalidToken "Identity token format not accepted"
         "The tenant has no secret for this token's format. Give it one with the right format, or send the format that it expects.";
     TokenAlgorithmRefused = "token_algorithm_refused" 401 Token InvalidToken "Signature algorithm not accepted"

@@ -302,7 +302,10 @@ impl Word for OriginRule {
     const EXAMPLE: &'static str = "\"https://app.example.com\"";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
-        Self::parse(text).map_err(|why| Complaint::new(Code::BadValue, "is not an origin that can be allowed").help(why))
+        Self::parse(text).map_err(|why| {
+            let why = if why.starts_with("is ") || why.starts_with("has ") { format!("it {why}") } else { why };
+            Complaint::new(Code::BadValue, "is not an origin that can be allowed").help(why)
+        })
     }
 }
 

@@ -78,7 +78,7 @@ fn over_preset<'t>(own: Table<'t>, presets: &'t [Preset]) -> (String, Table<'t>)
         }
         None => {
             let names: Vec<_> = presets.iter().map(|p| p.name).collect();
-            own.report(unknown_word(&name, &names).at("preset", site));
+            own.report(unknown_word(&name, &names).at(&own.full("preset"), site));
             (name, own)
         }
     }
@@ -113,7 +113,7 @@ fn claims(tenant: &Table<'_>) -> ClaimRules {
     let default = ClaimRules::default();
     let subject = words(&table, "subject");
     if table.is_empty_list("subject") {
-        let title = "`claims.subject` is empty: no token could name anybody";
+        let title = "`tenant.claims.subject` is empty: no token could name anybody";
         table.report(Diagnostic::new(Code::BadValue, table.site_of("subject"), title).help("write subject = [\"sub\"]"));
     }
     let rules = ClaimRules {
@@ -137,7 +137,7 @@ fn step_up(entry: &Table<'_>) -> StepUpClaim {
         time_claim: entry.or("time_claim", "auth_time".to_owned()),
     };
     if entry.is_empty_list("values") {
-        let title = "`values` is empty: the claim could never show a step-up";
+        let title = "`tenant.claims.step_up.values` is empty: the claim could never show a step-up";
         entry.report(Diagnostic::new(Code::BadValue, entry.site_of("values"), title).help("list the values that count, like [\"mfa\"]"));
     }
     entry.finish();
@@ -166,9 +166,9 @@ fn answers(tenant: &Table<'_>) -> Answers {
             (Some((_, stage)), Ok(number @ 400..=599)) => {
                 status.insert(*stage, number);
             }
-            (None, _) => tenant.report(unknown_word(&name.value, &STAGES.map(|(known, _)| known)).at("status", name.site)),
+            (None, _) => tenant.report(unknown_word(&name.value, &STAGES.map(|(known, _)| known)).at(&tenant.full("status"), name.site)),
             (Some(_), _) => {
-                let title = format!("`status.{}` is no status of a refusal", name.value);
+                let title = format!("`tenant.status.{}` is no status of a refusal", name.value);
                 tenant.report(Diagnostic::new(Code::OutOfRange, code.site, title).help("write a number from 400 to 599"));
             }
         }
@@ -184,7 +184,7 @@ fn answers(tenant: &Table<'_>) -> Answers {
                 let complaint = unknown_word(&code.value, &codes);
                 let near = super::suggest::nearest(&code.value, codes);
                 let help = near.map_or("doorward explain lists every reason".to_owned(), |near| format!("did you mean \"{near}\"?"));
-                tenant.report(complaint.help(help).at("errors", code.site));
+                tenant.report(complaint.help(help).at(&tenant.full("errors"), code.site));
             }
         }
     }
