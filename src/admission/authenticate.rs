@@ -29,7 +29,12 @@ pub(super) struct Authenticated<'a> {
 }
 
 impl<'a> Authenticated<'a> {
-    pub(super) fn authenticate(page: AllowedOrigin<'a>, shown: Shown<'_>, revocations: &Revocations, now: UnixTime) -> Result<Self, Denied> {
+    pub(super) fn authenticate(
+        page: AllowedOrigin<'a>,
+        shown: Shown<'_>,
+        revocations: &Revocations,
+        now: UnixTime,
+    ) -> Result<Self, Denied> {
         let tenant = &page.known.tenant;
         let judged = match (&page.known.session, tenant.mode, &shown.unread) {
             (Some(session), Mode::Off, _) => by_session(session, page.parent.as_ref()).map(Judged::Caller),
@@ -41,9 +46,7 @@ impl<'a> Authenticated<'a> {
         let (caller, would_deny, expired) = match judged {
             Ok(Judged::Caller(caller)) => (caller, None, false),
             Ok(Judged::Expired) => (Caller::Anonymous, None, true),
-            Err(why) if tenant.mode == Mode::Monitor => {
-                (unproven(page.known.session.as_ref(), &shown), Some(why), false)
-            }
+            Err(why) if tenant.mode == Mode::Monitor => (unproven(page.known.session.as_ref(), &shown), Some(why), false),
             Err(why) => return Err(why),
         };
         if page.origin.is_none() && tenant.missing_origin == MissingOrigin::Verified && caller.level() < Level::Verified {

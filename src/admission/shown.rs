@@ -127,4 +127,3 @@ fn held_fields(tenant: &Tenant, head: &RequestHead<'_>, body: Body<'_>) -> Optio
         Body::TooSlow => Some(Err(Reason::BodyTimeout.into())),
     }
 }
-

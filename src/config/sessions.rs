@@ -86,7 +86,8 @@ impl Field for AnyValue {
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint> {
         let reader = ValueDeserializer::from(toml::Spanned::new(0..0, value.clone()));
-        let unusable = |_| Complaint::new(Code::WrongType, "cannot be written as JSON").help("write strings, numbers, booleans, lists and tables");
+        let unusable =
+            |_| Complaint::new(Code::WrongType, "cannot be written as JSON").help("write strings, numbers, booleans, lists and tables");
         Value::deserialize(reader).map(Self).map_err(unusable)
     }
 }
@@ -94,10 +95,8 @@ impl Field for AnyValue {
 /// `[tenant.sessions]`.
 pub(super) fn rules(tenant: &Table<'_>) -> SessionRules {
     let table = tenant.table("sessions");
-    let rules = SessionRules {
-        not_before: table.get::<UnixTime>("not_before").map(|time| time.value),
-        in_query: table.or("in_query", false),
-    };
+    let rules =
+        SessionRules { not_before: table.get::<UnixTime>("not_before").map(|time| time.value), in_query: table.or("in_query", false) };
     table.finish();
     rules
 }

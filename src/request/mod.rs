@@ -122,7 +122,8 @@ impl<'a> RequestHead<'a> {
     /// # Errors
     /// `request_header_refused` when the header was sent twice.
     pub fn wants_event_stream(&self) -> Result<bool, Denied> {
-        Ok(*self.method == Method::GET && self.header(&header::ACCEPT)?.is_some_and(|accept| accept.eq_ignore_ascii_case("text/event-stream")))
+        Ok(*self.method == Method::GET
+            && self.header(&header::ACCEPT)?.is_some_and(|accept| accept.eq_ignore_ascii_case("text/event-stream")))
     }
 
     /// Whether the request comes from a page: browsers add these and scripts cannot remove them.

@@ -83,7 +83,9 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         match &exchange.state {
             State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream),
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) => Error::e_explain(ErrorType::InternalError, "not admitted"),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) => {
+                Error::e_explain(ErrorType::InternalError, "not admitted")
+            }
         }
     }
 
@@ -234,12 +236,8 @@ impl Proxy {
             Ok(head) => head,
             Err(why) => return stop(why),
         };
-        let rules = Rules {
-            tenants,
-            revocations: &exchange.revocations,
-            sessions: &exchange.snapshot.sessions,
-            request_id: &exchange.request_id,
-        };
+        let rules =
+            Rules { tenants, revocations: &exchange.revocations, sessions: &exchange.snapshot.sessions, request_id: &exchange.request_id };
         let decision = admission::decide(&head, body, rules, now);
         self.metrics.decision.observe(seconds(started.elapsed()));
         match decision {
