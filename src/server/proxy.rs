@@ -15,7 +15,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::exchange::{Exchange, Forwarding, State};
 use super::hold::{self, Held, Replay};
-use super::{hygiene, respond, upstream};
+use super::{respond, upstream, wire};
 use crate::admission::{self, Admitted, Body, Decision, Denial, Rules};
 use crate::assertion::{Fields, Target};
 use crate::clock;
@@ -57,6 +57,7 @@ impl ProxyHttp for Proxy {
         client.set_keepalive(Some(KEEPALIVE_SECS));
         client.set_close_on_response_before_downstream_finish(false);
         client.set_total_drain_timeout(Some(DRAIN));
+        client.set_pipelining_enabled(true); // else the second request's first byte cuts off the first one's answer
         client.set_read_timeout(Some(CLIENT_SILENCE));
         client.set_write_timeout(Some(CLIENT_SILENCE));
         Ok(())
@@ -144,7 +145,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let reason = respond::reason_of(error);
+        // The client broke the body's framing, and is still there to be told.
+        let broken = wire::is_broken(session);
+        let reason = if broken { Reason::RequestMalformed } else { respond::reason_of(error) };
         let (tenant, readable_by) = match &mut exchange.state {
             State::Admitted(forwarding) => {
                 forwarding.failed = Some(reason);
@@ -153,7 +156,7 @@ impl ProxyHttp for Proxy {
             State::Received | State::Denied(_) | State::Preflight(_) => (None, None),
         };
         let denial = Denial { why: reason.into(), tenant, readable_by };
-        if respond::is_failure(reason) && session.response_written().is_none() {
+        if (broken || respond::is_failure(reason)) && session.response_written().is_none() {
             session.set_keepalive(None);
             if let Err(error) = respond::deny(session, &denial, &exchange.request_id).await {
                 tracing::debug!(%error, "the client did not take the error");
@@ -187,6 +190,11 @@ impl ProxyHttp for Proxy {
 
 impl Proxy {
     async fn judge(&self, session: &mut Session, exchange: &Exchange) -> Result<State> {
+        let wire = wire::head(session);
+        if wire.as_ref().map_or(true, |head| head.opaque) {
+            session.set_keepalive(None); // what follows is not watched
+        }
+        let clean = wire.map(drop);
         let mut held: Option<Held> = None;
         loop {
             let body = match &held {
@@ -195,7 +203,7 @@ impl Proxy {
                 Some(Held::TooLarge(_)) => Body::TooLarge,
                 Some(Held::TooSlow) => Body::TooSlow,
             };
-            match self.decide(session, body, exchange) {
+            match self.decide(session, clean.clone(), body, exchange) {
                 Judgement::Settled(Settled::Forward(forwarding)) => {
                     let (replay, whole) = replay_of(held);
                     return Ok(State::Admitted(Box::new(Forwarding { replay, whole, ..*forwarding })));
@@ -213,15 +221,13 @@ impl Proxy {
     }
 
     /// One pass of the pure part: hygiene, parse, decide.
-    fn decide(&self, session: &Session, body: Body<'_>, exchange: &Exchange) -> Judgement {
+    fn decide(&self, session: &Session, clean: Result<(), Denied>, body: Body<'_>, exchange: &Exchange) -> Judgement {
         let started = Instant::now();
         let tenants = &exchange.snapshot.tenants;
         let parts = session.req_header();
         let origin = Origin::of(&parts.headers).ok().flatten();
         let stop = |why: Denied| Judgement::Settled(Settled::Stop(State::Denied(admission::unknown(why, origin, tenants))));
         let Ok(now) = clock::read() else { return stop(Reason::ClockBehind.into()) };
-        let raw = session.as_downstream().as_http1().map(|h1| h1.get_headers_raw_bytes());
-        let clean = raw.map_or(Ok(()), |raw| hygiene::judge(&raw));
         let head = match clean.and_then(|()| RequestHead::parse(parts)) {
             Ok(head) => head,
             Err(why) => return stop(why),
