@@ -156,7 +156,8 @@ impl ProxyHttp for Proxy {
             State::Received | State::Denied(_) | State::Preflight(_) => (None, None),
         };
         let denial = Denial { why: reason.into(), tenant, readable_by };
-        if (broken || respond::is_failure(reason)) && session.response_written().is_none() {
+        let unanswered = session.response_written().is_none_or(|answer| answer.status.is_informational());
+        if (broken || respond::is_failure(reason)) && unanswered {
             session.set_keepalive(None);
             if let Err(error) = respond::deny(session, &denial, &exchange.request_id).await {
                 tracing::debug!(%error, "the client did not take the error");
