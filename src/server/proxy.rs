@@ -54,7 +54,10 @@ impl ProxyHttp for Proxy {
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
         let client = session.as_downstream_mut();
-        client.set_keepalive(Some(KEEPALIVE_SECS));
+        // Not where the client (HTTP/1.0, or `Connection: close`) or a drain already said no.
+        if client.get_keepalive().is_some() {
+            client.set_keepalive(Some(KEEPALIVE_SECS));
+        }
         client.set_close_on_response_before_downstream_finish(false);
         client.set_total_drain_timeout(Some(DRAIN));
         client.set_pipelining_enabled(true); // else the second request's first byte cuts off the first one's answer

@@ -317,6 +317,40 @@ fn after_a_denial_the_next_request_on_the_connection_is_judged_on_its_own() {
 }
 
 #[test]
+fn a_connection_is_kept_only_as_the_client_asks() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start(&halo(upstream.address(), ""));
+    for (line, headers, kept) in [
+        ("GET /a HTTP/1.1", "", true),
+        ("GET /a HTTP/1.1", "Connection: close\r\n", false),
+        ("GET /a HTTP/1.0", "", false),
+        ("GET /a HTTP/1.0", "Connection: keep-alive\r\n", true),
+    ] {
+        let mut connection = Connection::open(gateway.address);
+        let request = raw(line, &format!("Host: h\r\n{headers}"), "");
+        connection.send(&request).unwrap();
+        assert_eq!(connection.answer("GET").unwrap().status, 200);
+        if kept {
+            connection.send(&request).unwrap();
+            assert_eq!(connection.answer("GET").unwrap().status, 200, "{line} {headers}");
+        } else {
+            assert!(is_closed(&mut connection), "{line} {headers}");
+        }
+    }
+}
+
+#[test]
+fn only_100_continue_is_answered_with_100() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start(&halo(upstream.address(), ""));
+    for (expected, first) in [("100-Continue", 100), ("200-ok", 200)] {
+        let mut connection = Connection::open(gateway.address);
+        connection.send(&raw("GET /a HTTP/1.1", &format!("Host: h\r\nExpect: {expected}\r\n"), "")).unwrap();
+        assert_eq!(connection.head().map(|h| h.0), Some(first), "{expected}");
+    }
+}
+
+#[test]
 fn draining_closes_an_idle_connection_while_another_is_still_served() {
     let (answer, answered) = std::sync::mpsc::channel::<()>();
     let answered = std::sync::Mutex::new(answered);
