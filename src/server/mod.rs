@@ -8,6 +8,7 @@ mod hygiene;
 mod proxy;
 mod respond;
 mod upstream;
+mod wire;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd as _;
@@ -16,10 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pingora::proxy::http_proxy_service;
+use pingora::proxy::http_proxy;
 use pingora::server::Fds;
 use pingora::server::configuration::ServerConf;
 use pingora::services::Service as _;
+use pingora::services::listening::Service;
 use pingora_runtime::Runtime;
 use tokio::sync::watch;
 
@@ -108,7 +110,8 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     let name = listeners.proxy.local_addr()?.to_string();
     let mut fds = Fds::new();
     fds.add(name.clone(), listeners.proxy.into_raw_fd());
-    let mut service = http_proxy_service(&Arc::new(ServerConf::default()), proxy);
+    let strict = wire::Strict(Arc::new(http_proxy(&Arc::new(ServerConf::default()), proxy)));
+    let mut service = Service::new("proxy".to_owned(), strict);
     service.add_tcp(&name);
     let serving = runtime.get_handle().spawn(async move { service.start_service(Some(Arc::new(Mutex::new(fds))), closed, 1).await });
 

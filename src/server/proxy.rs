@@ -15,7 +15,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::exchange::{Exchange, Forwarding, State};
 use super::hold::{self, Held, Replay};
-use super::{hygiene, respond, upstream};
+use super::{respond, upstream, wire};
 use crate::admission::{self, Admitted, Body, Decision, Denial, Rules};
 use crate::assertion::{Fields, Target};
 use crate::clock;
@@ -54,9 +54,13 @@ impl ProxyHttp for Proxy {
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
         let client = session.as_downstream_mut();
-        client.set_keepalive(Some(KEEPALIVE_SECS));
+        // Not where the client (HTTP/1.0, or `Connection: close`) or a drain already said no.
+        if client.get_keepalive().is_some() {
+            client.set_keepalive(Some(KEEPALIVE_SECS));
+        }
         client.set_close_on_response_before_downstream_finish(false);
         client.set_total_drain_timeout(Some(DRAIN));
+        client.set_pipelining_enabled(true); // else the second request's first byte cuts off the first one's answer
         client.set_read_timeout(Some(CLIENT_SILENCE));
         client.set_write_timeout(Some(CLIENT_SILENCE));
         Ok(())
@@ -153,7 +157,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let mut why = Denied::from(respond::reason_of(error));
+        // The client broke the body's framing, and is still there to be told.
+        let broken = wire::is_broken(session);
+        let mut why = Denied::from(if broken { Reason::RequestMalformed } else { respond::reason_of(error) });
         let (tenant, readable_by) = match &mut exchange.state {
             State::Admitted(forwarding) => {
                 why = forwarding.failed.get_or_insert(why).clone();
@@ -163,7 +169,8 @@ impl ProxyHttp for Proxy {
         };
         let denial = Denial { why, tenant, readable_by };
         let reason = denial.why.reason;
-        if reason != Reason::ClientDisconnected && session.response_written().is_none() {
+        let unanswered = session.response_written().is_none_or(|answer| answer.status.is_informational());
+        if reason != Reason::ClientDisconnected && unanswered {
             session.set_keepalive(None);
             if let Err(error) = respond::deny(session, &denial, &exchange.request_id).await {
                 tracing::debug!(%error, "the client did not take the error");
@@ -197,6 +204,11 @@ impl ProxyHttp for Proxy {
 
 impl Proxy {
     async fn judge(&self, session: &mut Session, exchange: &Exchange) -> Result<State> {
+        let wire = wire::head(session);
+        if wire.as_ref().map_or(true, |head| head.opaque) {
+            session.set_keepalive(None); // what follows is not watched
+        }
+        let clean = wire.map(drop);
         let mut held: Option<Held> = None;
         loop {
             let body = match &held {
@@ -205,7 +217,7 @@ impl Proxy {
                 Some(Held::TooLarge(_)) => Body::TooLarge,
                 Some(Held::TooSlow) => Body::TooSlow,
             };
-            match self.decide(session, body, exchange) {
+            match self.decide(session, clean.clone(), body, exchange) {
                 Judgement::Settled(Settled::Forward(forwarding)) => {
                     let (replay, whole) = replay_of(held);
                     return Ok(State::Admitted(Box::new(Forwarding { replay, whole, ..*forwarding })));
@@ -223,15 +235,13 @@ impl Proxy {
     }
 
     /// One pass of the pure part: hygiene, parse, decide.
-    fn decide(&self, session: &Session, body: Body<'_>, exchange: &Exchange) -> Judgement {
+    fn decide(&self, session: &Session, clean: Result<(), Denied>, body: Body<'_>, exchange: &Exchange) -> Judgement {
         let started = Instant::now();
         let tenants = &exchange.snapshot.tenants;
         let parts = session.req_header();
         let origin = Origin::of(&parts.headers).ok().flatten();
         let stop = |why: Denied| Judgement::Settled(Settled::Stop(State::Denied(admission::unknown(why, origin, tenants))));
         let Ok(now) = clock::read() else { return stop(Reason::ClockBehind.into()) };
-        let raw = session.as_downstream().as_http1().map(|h1| h1.get_headers_raw_bytes());
-        let clean = raw.map_or(Ok(()), |raw| hygiene::judge(&raw));
         let head = match clean.and_then(|()| RequestHead::parse(parts)) {
             Ok(head) => head,
             Err(why) => return stop(why),

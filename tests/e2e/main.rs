@@ -15,4 +15,5 @@ mod hostile;
 mod hygiene;
 mod operation;
 mod reload;
+mod sessions;
 mod verification;
