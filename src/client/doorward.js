@@ -161,7 +161,8 @@ export function create(env = globalThis) {
   /** A URL on the gateway, whatever was asked for. */
   function locate(path) {
     const url = new URL(path, settings.origin);
-    if (url.origin !== settings.origin) throw new TypeError(`doorward: ${url.origin} is not the gateway`);
+    // Not `url.origin`: that of a blob: URL is its maker's.
+    if (!url.href.startsWith(`${settings.origin}/`)) throw new TypeError(`doorward: ${url.origin} is not the gateway`);
     return url;
   }
 
