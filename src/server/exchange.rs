@@ -7,7 +7,7 @@ use std::time::Instant;
 use rand::RngCore as _;
 
 use super::hold::Replay;
-use crate::admission::{Admitted, Denial};
+use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::cors::PreflightAnswer;
 use crate::observe::metrics::InFlight;
 use crate::reason::Denied;
@@ -21,6 +21,8 @@ pub(super) enum State {
     Received,
     /// Answered here.
     Denied(Denial),
+    /// One of our own endpoints.
+    Own(OwnAnswer),
     /// A preflight, answered here.
     Preflight(PreflightAnswer),
     /// On its way upstream.

@@ -72,6 +72,7 @@ impl ProxyHttp for Proxy {
                 }
                 return Ok(false);
             }
+            State::Own(answer) => respond::own_answer(session, answer, &exchange.request_id).await?,
             State::Preflight(answer) => respond::preflight(session, answer, &exchange.request_id).await?,
             State::Denied(denial) => respond::deny(session, denial, &exchange.request_id).await?,
             State::Received => return Error::e_explain(ErrorType::InternalError, "undecided"),
@@ -82,7 +83,9 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         match &exchange.state {
             State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream),
-            State::Received | State::Denied(_) | State::Preflight(_) => Error::e_explain(ErrorType::InternalError, "not admitted"),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) => {
+                Error::e_explain(ErrorType::InternalError, "not admitted")
+            }
         }
     }
 
@@ -156,7 +159,7 @@ impl ProxyHttp for Proxy {
                 why = forwarding.failed.get_or_insert(why).clone();
                 (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
             }
-            State::Received | State::Denied(_) | State::Preflight(_) => (None, None),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) => (None, None),
         };
         let denial = Denial { why, tenant, readable_by };
         let reason = denial.why.reason;
@@ -233,11 +236,13 @@ impl Proxy {
             Ok(head) => head,
             Err(why) => return stop(why),
         };
-        let rules = Rules { tenants, revocations: &exchange.revocations };
+        let rules =
+            Rules { tenants, revocations: &exchange.revocations, sessions: &exchange.snapshot.sessions, request_id: &exchange.request_id };
         let decision = admission::decide(&head, body, rules, now);
         self.metrics.decision.observe(seconds(started.elapsed()));
         match decision {
             Decision::NeedBody => Judgement::NeedBody(head.content_length),
+            Decision::Own(answer) => Judgement::Settled(Settled::Stop(State::Own(answer))),
             Decision::Preflight(answer) => Judgement::Settled(Settled::Stop(State::Preflight(answer))),
             Decision::Deny(denial) => Judgement::Settled(Settled::Stop(State::Denied(denial))),
             Decision::Forward(admitted) => {
@@ -267,6 +272,7 @@ impl Proxy {
                 (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), forwarding.failed.as_ref())
             }
             State::Denied(denial) => (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why)),
+            State::Own(answer) => (Outcome::Answered(answer.level), Some(&answer.tenant), None, None),
             State::Preflight(_) => (Outcome::Preflight, None, None, None),
             State::Received => (Outcome::Denied(Reason::ClientDisconnected), None, None, None),
         };
