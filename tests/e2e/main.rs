@@ -9,10 +9,14 @@ mod upstream;
 mod verifiers;
 
 mod bodies;
+mod cli;
 mod cors;
+mod demo;
 mod forwarding;
 mod hostile;
 mod hygiene;
+mod manual;
 mod operation;
+mod readme;
 mod reload;
 mod verification;
