@@ -76,5 +76,5 @@ fn described(tenant: &Tenant) -> String {
 
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
-    drop(writeln!(text, "{arguments}"));
+    let _ = writeln!(text, "{arguments}"); // writing to a String cannot fail
 }

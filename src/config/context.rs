@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::diagnostic::{Code, Diagnostic, Document, Severity, Site};
 use super::{KeyInUse, UsageOf};
@@ -134,6 +134,6 @@ impl<'u> Context<'u> {
 }
 
 /// A document's first byte: where problems of the whole are shown.
-pub(super) fn start_of(document: &Arc<Document>) -> Site {
-    Site { document: Arc::clone(document), span: 0..0 }
+pub(super) fn start_of(document: &Rc<Document>) -> Site {
+    Site { document: Rc::clone(document), span: 0..0 }
 }

@@ -25,6 +25,7 @@ mod tenants;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -134,11 +135,11 @@ fn snapshot(cx: &Context<'_>, path: &Path, generation: u64) -> Option<Snapshot> 
 
 /// Parses a document. Keys that stand twice are reported and the rest is read all the same; after any other error nothing
 /// is, since what follows would be guesses.
-fn parse<'d>(cx: &Context<'_>, document: &'d Arc<Document>) -> Option<Spanned<DeTable<'d>>> {
+fn parse<'d>(cx: &Context<'_>, document: &'d Rc<Document>) -> Option<Spanned<DeTable<'d>>> {
     let (table, errors) = DeTable::parse_recoverable(&document.text);
     let mut readable = true;
     for error in errors {
-        let site = Site { document: Arc::clone(document), span: error.span().unwrap_or(0..0) };
+        let site = Site { document: Rc::clone(document), span: error.span().unwrap_or(0..0) };
         let diagnostic = if error.message().starts_with("duplicate key") {
             Diagnostic::new(Code::DuplicateKey, site, "this key stands twice")
                 .help("keep one of them; [table]s are written once, [[lists]] once per entry")

@@ -74,7 +74,7 @@ fn upstream(table: &Table<'_>) -> UpstreamSettings {
         connect_timeout: duration(table, "connect_timeout", Duration::from_secs(5), shortest..=longest),
         read_timeout: duration(table, "read_timeout", 5 * MINUTE, shortest..=longest),
         write_timeout: duration(table, "write_timeout", MINUTE, shortest..=longest),
-        idle_timeout: duration(table, "idle_timeout", MINUTE, shortest..=longest),
+        idle_timeout: duration(table, "idle_timeout", Duration::from_secs(4), shortest..=longest),
     };
     table.finish();
     settings

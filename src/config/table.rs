@@ -2,7 +2,7 @@
 //! and what nobody asked for is an unknown key. A tenant's table lies over its preset's: the tenant's key wins.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -21,7 +21,7 @@ pub(super) struct Located<T> {
 
 #[derive(Clone)]
 struct Layer<'t> {
-    document: &'t Arc<Document>,
+    document: &'t Rc<Document>,
     table: &'t DeTable<'t>,
 }
 
@@ -40,14 +40,14 @@ pub(super) struct Table<'t> {
 
 /// A value of a table, with all that a complaint about it needs.
 struct Item<'t> {
-    document: &'t Arc<Document>,
+    document: &'t Rc<Document>,
     value: &'t Spanned<DeValue<'t>>,
     path: String,
 }
 
 impl<'t> Item<'t> {
     fn site(&self) -> Site {
-        Site { document: Arc::clone(self.document), span: self.value.span() }
+        Site { document: Rc::clone(self.document), span: self.value.span() }
     }
 
     fn read<T: Field>(&self, cx: &Context<'_>) -> Option<Located<T>> {
@@ -66,8 +66,8 @@ impl<'t> Item<'t> {
 
 impl<'t> Table<'t> {
     /// A document's top-level table.
-    pub(super) fn root(cx: &'t Context<'t>, document: &'t Arc<Document>, table: &'t DeTable<'t>, path: &str) -> Self {
-        let site = Site { document: Arc::clone(document), span: 0..0 };
+    pub(super) fn root(cx: &'t Context<'t>, document: &'t Rc<Document>, table: &'t DeTable<'t>, path: &str) -> Self {
+        let site = Site { document: Rc::clone(document), span: 0..0 };
         Self::new(cx, vec![Layer { document, table }], path.to_owned(), site)
     }
 
@@ -76,7 +76,7 @@ impl<'t> Table<'t> {
     }
 
     /// Lays this table over the one it inherits from.
-    pub(super) fn over(mut self, document: &'t Arc<Document>, table: &'t DeTable<'t>) -> Self {
+    pub(super) fn over(mut self, document: &'t Rc<Document>, table: &'t DeTable<'t>) -> Self {
         self.layers.push(Layer { document, table });
         self
     }
@@ -226,7 +226,7 @@ impl<'t> Table<'t> {
                     continue;
                 }
                 seen.push(name.get_ref());
-                let site = Site { document: Arc::clone(layer.document), span: name.span() };
+                let site = Site { document: Rc::clone(layer.document), span: name.span() };
                 let item = Item { document: layer.document, value, path: inner.full(name.get_ref()) };
                 let name = Located { value: name.get_ref().to_string(), site };
                 entries.extend(item.read(self.cx).map(|value| (name, value)));
@@ -243,7 +243,7 @@ impl<'t> Table<'t> {
                 if self.sensitive {
                     layer.document.mask(value.span());
                 }
-                let site = Site { document: Arc::clone(layer.document), span: name.span() };
+                let site = Site { document: Rc::clone(layer.document), span: name.span() };
                 let title = format!("unknown key `{}`", self.full(name.get_ref()));
                 let help = match nearest(name.get_ref(), asked.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),

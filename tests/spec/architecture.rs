@@ -6,8 +6,8 @@ use crate::{files, trial};
 
 /// A module imports modules of smaller rows only; siblings do not import each other. `config` stands above `tenant` because
 /// it builds tenants (decision record 0001).
-const LAYERS: [&[&str]; 12] = [
-    &["clock", "json", "manual", "reason", "secret"],
+const LAYERS: [&[&str]; 14] = [
+    &["clock", "json", "manual", "reason", "resolver", "secret"],
     &["request"],
     &["policy", "revocations", "token"],
     &["tenant"],
@@ -18,7 +18,9 @@ const LAYERS: [&[&str]; 12] = [
     &["config", "observe"],
     &["reload"],
     &["server"],
-    &["cli", "demo", "main"],
+    &["demo"],
+    &["cli"],
+    &["main"],
 ];
 
 /// Longest file, in lines: one sitting.
@@ -46,8 +48,10 @@ fn sources() -> Vec<(String, String, String)> {
     files::below("src", "rs").into_iter().map(read).collect()
 }
 
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(i, l)| (i + 1, l)).filter(|(_, l)| !l.trim_start().starts_with("//"))
+/// Lines with their numbers, without comments and string literals.
+fn code(text: &str) -> impl Iterator<Item = (usize, String)> {
+    let lines = text.lines().enumerate().map(|(i, l)| (i + 1, l)).filter(|(_, l)| !l.trim_start().starts_with("//"));
+    lines.map(|(number, line)| (number, line.split('"').step_by(2).collect::<Vec<_>>().join("\"\"")))
 }
 
 fn layer(module: &str) -> Option<usize> {
@@ -69,12 +73,13 @@ fn imports_go_down() -> Result<(), String> {
             continue;
         };
         for (line, text) in code(&text) {
-            for imported in named(text, "crate::").chain(named(text, "doorward::")) {
+            for imported in named(&text, "crate::").chain(named(&text, "doorward::")) {
                 match layer(imported) {
                     _ if imported == module => {}
                     Some(theirs) if theirs < mine => {}
                     Some(_) => wrong.push(format!("src/{path}:{line}: {module} imports {imported}, which is not below it")),
-                    None => wrong.push(format!("src/{path}:{line}: {imported} has no row in the table")),
+                    // A function at the root; a module without a row is reported for its own files.
+                    None => {}
                 }
             }
         }

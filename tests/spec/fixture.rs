@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use doorward::snapshot::Snapshot;
@@ -48,7 +49,6 @@ pub(crate) fn secret(name: &str) -> Result<Vec<u8>, String> {
 
 /// Writes the changed configuration where its `../secrets/…` still lead to the secrets.
 fn changed(name: &str, original: &Path, changes: &[String]) -> Result<PathBuf, String> {
-    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let mut config: toml::Table =
         std::fs::read_to_string(original).map_err(|e| e.to_string())?.parse().map_err(|e| format!("{name}: {e}"))?;
     let tenant = config.get_mut("tenant").and_then(|t| t.get_mut(0)).and_then(toml::Value::as_table_mut).ok_or("no [[tenant]]")?;
@@ -56,12 +56,17 @@ fn changed(name: &str, original: &Path, changes: &[String]) -> Result<PathBuf, S
         let change: toml::Table = change.parse().map_err(|e| format!("with {change}: {e}"))?;
         merge(tenant, change);
     }
-    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let folder = scratch().join(format!("{number}"));
-    std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
-    let path = folder.join("doorward.toml");
+    let path = folder()?.join("doorward.toml");
     std::fs::write(&path, toml::to_string(&config).map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
     Ok(path)
+}
+
+/// A new folder in which `../secrets/…` leads to the secrets.
+pub(crate) fn folder() -> Result<PathBuf, String> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let folder = scratch().join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+    std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+    Ok(folder)
 }
 
 fn merge(into: &mut toml::Table, change: toml::Table) {

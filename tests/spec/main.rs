@@ -10,6 +10,7 @@ mod case;
 mod exchange;
 mod files;
 mod fixture;
+mod fuzz;
 mod manual;
 mod matrix;
 mod property;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     trials.extend(matrix::trials());
     trials.extend(reasons::trials());
     trials.extend(property::trials());
+    trials.extend(fuzz::trials());
     trials.extend(architecture::trials());
     trials.extend(manual::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);

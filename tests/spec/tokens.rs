@@ -30,7 +30,7 @@ pub(crate) fn expand(text: &str) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     let mut rest = text;
     while let Some(start) = rest.find("{{") {
-        out.extend_from_slice(rest[..start].as_bytes());
+        out.extend_from_slice(&rest.as_bytes()[..start]);
         let inner = &rest[start + 2..];
         let end = closing(inner).ok_or_else(|| format!("no end of macro: {{{{{inner}"))?;
         out.extend(call(&inner[..end])?);
