@@ -84,6 +84,7 @@ impl Demo {
             r#"[server]
 listen = "{listen}"
 admin = "{admin}"
+drain_delay = "0s"
 
 [upstream]
 address = "{upstream}"
