@@ -8,6 +8,7 @@ use rand::RngCore as _;
 
 use super::hold::Replay;
 use crate::admission::{Admitted, Denial, OwnAnswer};
+use crate::client::Script;
 use crate::cors::PreflightAnswer;
 use crate::observe::metrics::InFlight;
 use crate::reason::Denied;
@@ -23,6 +24,8 @@ pub(super) enum State {
     Denied(Denial),
     /// One of our own endpoints.
     Own(OwnAnswer),
+    /// The page's script.
+    Script(&'static Script),
     /// A preflight, answered here.
     Preflight(PreflightAnswer),
     /// On its way upstream.

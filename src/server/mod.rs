@@ -5,6 +5,7 @@ mod admin;
 mod exchange;
 mod hold;
 mod hygiene;
+mod limits;
 mod proxy;
 mod respond;
 mod upstream;
@@ -101,7 +102,8 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     if let Some(probes) = listeners.probes {
         spawn_http(probes, admin::probes(shown))?;
     }
-    tokio::spawn(keep_resolved(gateway.clone()));
+    let limits = Arc::<limits::Limits>::default();
+    tokio::spawn(keep_house(gateway.clone(), Arc::clone(&limits)));
 
     // Each worker keeps its connections: no stealing, no lock between them.
     let runtime = Runtime::new_no_steal(settings.threads, "proxy");
@@ -142,12 +144,14 @@ fn spawn_http(listener: TcpListener, router: axum::Router) -> std::io::Result<()
     Ok(())
 }
 
-async fn keep_resolved(gateway: Gateway) {
+/// Looks upstream names up again, and forgets idle clients.
+async fn keep_house(gateway: Gateway, limits: Arc<limits::Limits>) {
     loop {
         let address = gateway.live.load().0.settings.upstream.address.clone();
         if let Err(error) = gateway.resolver.resolve(&address).await {
             tracing::warn!(%error, address, "the upstream's name does not resolve; the last known addresses stay");
         }
+        limits.forget_idle();
         tokio::time::sleep(RESOLVE_EVERY).await;
     }
 }

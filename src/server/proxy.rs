@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -15,18 +16,21 @@ use pingora::{Error, ErrorType, Result};
 
 use super::exchange::{Exchange, Forwarding, State};
 use super::hold::{self, Held, Replay};
+use super::limits::Limits;
 use super::{respond, upstream, wire};
 use crate::admission::{self, Admitted, Body, Decision, Denial, Rules};
 use crate::assertion::{Fields, Target};
+use crate::client;
 use crate::clock;
 use crate::observe::audit;
 use crate::observe::metrics::{InFlight, Metrics, Outcome, seconds};
+use crate::policy::Level;
 use crate::reason::{Denied, Reason};
 use crate::request::RequestHead;
 use crate::request::origin::Origin;
 use crate::resolver::Resolver;
-use crate::snapshot::Live;
-use crate::tenant::{Place, Tenant};
+use crate::snapshot::{Live, Snapshot};
+use crate::tenant::{Endpoint, Place, Tenant};
 
 /// Idle keep-alive connections are closed after this many seconds; the framework keeps them for ever.
 const KEEPALIVE_SECS: u64 = 60;
@@ -40,6 +44,7 @@ pub(super) struct Proxy {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) resolver: Arc<Resolver>,
+    pub(super) limits: Arc<Limits>,
 }
 
 #[async_trait]
@@ -76,6 +81,7 @@ impl ProxyHttp for Proxy {
                 }
                 return Ok(false);
             }
+            State::Script(script) => respond::script(session, script, &exchange.request_id).await?,
             State::Own(answer) => respond::own_answer(session, answer, &exchange.request_id).await?,
             State::Preflight(answer) => respond::preflight(session, answer, &exchange.request_id).await?,
             State::Denied(denial) => respond::deny(session, denial, &exchange.request_id).await?,
@@ -87,7 +93,7 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         match &exchange.state {
             State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream),
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) => {
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => {
                 Error::e_explain(ErrorType::InternalError, "not admitted")
             }
         }
@@ -165,7 +171,7 @@ impl ProxyHttp for Proxy {
                 why = forwarding.failed.get_or_insert(why).clone();
                 (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
             }
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) => (None, None),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => (None, None),
         };
         let denial = Denial { why, tenant, readable_by };
         let reason = denial.why.reason;
@@ -272,6 +278,22 @@ impl Proxy {
         }
     }
 
+    /// What needs no tenant: the page's script, and the limit of the server-to-server mint.
+    fn before_deciding(&self, session: &Session, head: &RequestHead<'_>, snapshot: &Snapshot) -> Option<State> {
+        if !snapshot.sessions.are_on() {
+            return None;
+        }
+        if matches!(*head.method, Method::GET | Method::HEAD)
+            && let Some(script) = client::at(head.path.as_str())
+        {
+            return Some(State::Script(script));
+        }
+        let client = session.as_downstream().client_addr().and_then(|a| a.as_inet()).map(std::net::SocketAddr::ip);
+        let limited = snapshot.tenants.endpoint(head.method, &head.path) == Some(Endpoint::UserToken)
+            && client.is_some_and(|client| !self.limits.admits(client));
+        limited.then(|| State::Denied(admission::unknown(Reason::RateLimited.into(), head.origin, &snapshot.tenants)))
+    }
+
     fn log(&self, request: &RequestHeader, status: Option<u16>, failed: bool, exchange: &Exchange) {
         let (outcome, tenant, admitted, denied) = match &exchange.state {
             State::Admitted(forwarding) => {
@@ -283,6 +305,7 @@ impl Proxy {
             }
             State::Denied(denial) => (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why)),
             State::Own(answer) => (Outcome::Answered(answer.level), Some(&answer.tenant), None, None),
+            State::Script(_) => (Outcome::Answered(Level::Anonymous), None, None, None),
             State::Preflight(_) => (Outcome::Preflight, None, None, None),
             State::Received => (Outcome::Denied(Reason::ClientDisconnected), None, None, None),
         };
