@@ -8,6 +8,7 @@ pub mod config;
 pub mod cors;
 pub mod demo;
 pub mod json;
+pub mod manual;
 pub mod observe;
 pub mod policy;
 pub mod reason;

@@ -19,7 +19,13 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(cli::run::Run),
+    Check(cli::check::Check),
     Demo(cli::demo::Demo),
+    Token(cli::token::TokenArgs),
+    Secret(cli::secret::SecretArgs),
+    Key(cli::key::KeyArgs),
+    EmbedKey(cli::embed_key::EmbedKeyArgs),
+    Preset(cli::preset::Preset),
     Explain(cli::explain::Explain),
     /// Print a completion script for a shell.
     Completions {
@@ -32,7 +38,13 @@ fn main() -> ExitCode {
     doorward::install_crypto();
     match Cli::parse().command {
         Command::Run(run) => run.run(),
+        Command::Check(check) => check.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Token(token) => token.run(),
+        Command::Secret(secret) => secret.run(),
+        Command::Key(key) => key.run(),
+        Command::EmbedKey(embed_key) => embed_key.run(),
+        Command::Preset(preset) => preset.run(),
         Command::Explain(explain) => explain.run(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "doorward", &mut std::io::stdout());

@@ -2,7 +2,7 @@
 //! `Debug` shows the fingerprint. The only place that reads the environment.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -31,7 +31,7 @@ pub enum Encoding {
 pub enum Source {
     /// An environment variable of the process, read at start and on reload.
     Env(String),
-    /// A file, read until two reads agree, and again whenever it changes.
+    /// A file. A reload waits until it holds still and looks again afterwards: see [`crate::reload`].
     File(PathBuf),
 }
 
@@ -104,8 +104,6 @@ pub enum Unusable {
     Undecodable(&'static str),
     /// Fewer than [`MIN_BYTES`] bytes.
     TooShort(usize),
-    /// The file kept changing while it was read.
-    Unstable,
 }
 
 impl fmt::Display for Unusable {
@@ -115,7 +113,6 @@ impl fmt::Display for Unusable {
             Self::Undecodable(why) => f.write_str(why),
             Self::TooShort(0) => f.write_str("is empty"),
             Self::TooShort(n) => write!(f, "has {n} bytes; at least {MIN_BYTES} are needed, {GOOD_BYTES} are good"),
-            Self::Unstable => f.write_str("kept changing while it was read"),
         }
     }
 }
@@ -168,26 +165,11 @@ pub fn decode(text: &[u8], encoding: Encoding) -> Result<Vec<u8>, Unusable> {
 /// The text that a source yields, as it stands: nothing is cut or decoded.
 ///
 /// # Errors
-/// [`Unusable::Unreadable`] or [`Unusable::Unstable`].
+/// [`Unusable::Unreadable`].
 pub fn read(source: &Source) -> Result<Vec<u8>, Unusable> {
     match source {
         #[allow(clippy::disallowed_methods)] // the one place that may ask
         Source::Env(name) => std::env::var(name).map(String::into_bytes).map_err(|e| Unusable::Unreadable(e.to_string())),
-        Source::File(path) => read_stable(path),
+        Source::File(path) => std::fs::read(path).map_err(|e| Unusable::Unreadable(e.to_string())),
     }
-}
-
-/// Reads a file until two reads agree, so that a writer caught in the middle does not become the key.
-fn read_stable(path: &Path) -> Result<Vec<u8>, Unusable> {
-    let read = || std::fs::read(path).map_err(|e| Unusable::Unreadable(e.to_string()));
-    let mut last = read()?;
-    for _ in 0..20 {
-        std::thread::sleep(std::time::Duration::from_millis(5)); // the writer's turn; reloads run off the request path
-        let again = read()?;
-        if again == last {
-            return Ok(again);
-        }
-        last = again;
-    }
-    Err(Unusable::Unstable)
 }

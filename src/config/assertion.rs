@@ -150,7 +150,7 @@ fn refuse_unsigned(table: &Table<'_>, schemes: &[Scheme], declared: &[KeyAlgorit
     } else {
         return;
     };
-    let help = "add keys = [{ id = \"a1\", env = \"DOORWARD_ASSERTION_KEY\" }], a shared secret of this upstream alone";
+    let help = "add keys = [{ id = \"a1\", env = \"DOORWARD_ASSERTION_KEY\" }] to [assertion]: a secret that this upstream alone shares";
     table.report(Diagnostic::new(Code::AssertionKey, table.site_of("keys"), title).help(help));
 }
 

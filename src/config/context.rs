@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::diagnostic::{Code, Diagnostic, Document, Severity, Site};
 use super::{KeyInUse, UsageOf};
@@ -127,11 +127,13 @@ impl<'u> Context<'u> {
     pub(super) fn into_parts(self) -> (Vec<Diagnostic>, Vec<PathBuf>, BTreeSet<String>, Vec<KeyInUse>) {
         let mut problems = self.problems.into_inner();
         problems.sort_by_cached_key(Diagnostic::sort_key);
+        // Some keys are looked at twice.
+        problems.dedup_by_key(|d| d.sort_key());
         (problems, self.files.into_inner().into_iter().collect(), self.known.into_inner(), self.in_use.into_inner())
     }
 }
 
 /// A document's first byte: where problems of the whole are shown.
-pub(super) fn start_of(document: &Arc<Document>) -> Site {
-    Site { document: Arc::clone(document), span: 0..0 }
+pub(super) fn start_of(document: &Rc<Document>) -> Site {
+    Site { document: Rc::clone(document), span: 0..0 }
 }

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
@@ -97,8 +97,8 @@ pub(super) struct Document {
 }
 
 impl Document {
-    pub(super) fn new(name: impl Into<String>, text: impl Into<String>, order: usize) -> Arc<Self> {
-        Arc::new(Self { name: name.into(), text: text.into(), order, masked: RefCell::default() })
+    pub(super) fn new(name: impl Into<String>, text: impl Into<String>, order: usize) -> Rc<Self> {
+        Rc::new(Self { name: name.into(), text: text.into(), order, masked: RefCell::default() })
     }
 
     /// Hides these bytes wherever the document is shown: somebody wrote a secret where its source belongs.
@@ -123,7 +123,7 @@ impl Document {
 /// Some bytes of a document.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
-    pub(super) document: Arc<Document>,
+    pub(super) document: Rc<Document>,
     pub(super) span: Range<usize>,
 }
 

@@ -226,7 +226,7 @@ impl Public<'_, '_> {
     }
 
     fn refuse(&self, site: Site, why: &str) -> Vec<IdentityKey> {
-        let title = format!("{} {why}", self.whose);
+        let title = format!("{}{} {why}", self.whose, if why.starts_with("entry") { ":" } else { "" });
         let help = "RS256 with 2048 bits or more, ES256 (P-256) and EdDSA (Ed25519) public keys can be used";
         self.entry.report(Diagnostic::new(Code::PublicKey, site, title).help(help));
         Vec::new()

@@ -57,7 +57,6 @@ pub(super) fn read(table: &Table<'_>, whose: &str, source: &Located<Source>, enc
                 }
                 (secret::Unusable::Undecodable(_), _) => "write the encoding that the secret has: text, hex or base64".to_owned(),
                 (secret::Unusable::TooShort(_), _) => "make one with doorward secret new".to_owned(),
-                (secret::Unusable::Unstable, _) => "write the file once, then rename it into place".to_owned(),
             };
             let title = format!("{whose}: {} {why}", source.value);
             table.report(Diagnostic::new(Code::SecretUnusable, source.site.clone(), title).help(help));

@@ -17,6 +17,7 @@ pub mod preset;
 mod public_keys;
 mod routes;
 mod server;
+mod sessions;
 mod suggest;
 mod table;
 mod tenant;
@@ -25,6 +26,7 @@ mod tenants;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -123,22 +125,23 @@ fn snapshot(cx: &Context<'_>, path: &Path, generation: u64) -> Option<Snapshot> 
     let upstream = root.table("upstream");
     let signer = assertion::signer(&root, &upstream);
     let settings = server::settings(&root, &upstream);
+    let sessions = sessions::sessions(&root);
     let directory = tenants::directory(&root);
     let files: Vec<_> = directory.iter().filter_map(|file| Some((file, parse(cx, file)?))).collect();
     let tenants = tenants::tenants(&root, &files, &presets);
     root.finish();
     // A wrong clock denies every request by itself; it is no reason not to load.
     let loaded_at = clock::read().unwrap_or(UnixTime::from_millis(0));
-    Some(Snapshot { generation, loaded_at, tenants: tenants?, signer: signer?, settings })
+    Some(Snapshot { generation, loaded_at, tenants: tenants?, signer: signer?, sessions, settings })
 }
 
 /// Parses a document. Keys that stand twice are reported and the rest is read all the same; after any other error nothing
 /// is, since what follows would be guesses.
-fn parse<'d>(cx: &Context<'_>, document: &'d Arc<Document>) -> Option<Spanned<DeTable<'d>>> {
+fn parse<'d>(cx: &Context<'_>, document: &'d Rc<Document>) -> Option<Spanned<DeTable<'d>>> {
     let (table, errors) = DeTable::parse_recoverable(&document.text);
     let mut readable = true;
     for error in errors {
-        let site = Site { document: Arc::clone(document), span: error.span().unwrap_or(0..0) };
+        let site = Site { document: Rc::clone(document), span: error.span().unwrap_or(0..0) };
         let diagnostic = if error.message().starts_with("duplicate key") {
             Diagnostic::new(Code::DuplicateKey, site, "this key stands twice")
                 .help("keep one of them; [table]s are written once, [[lists]] once per entry")

@@ -38,7 +38,7 @@ fn heads(table: &Table<'_>, key: &'static str, purpose: Option<Purpose>, body: &
     let mut heads = Vec::new();
     for found in table.list::<AnyPlace>(key).unwrap_or_default() {
         let refuse = |sentence: &str, help: &str| {
-            let title = format!("`places.{key}` cannot be {sentence}");
+            let title = format!("`tenant.places.{key}` cannot be {sentence}");
             table.report(Diagnostic::new(Code::BadPlace, found.site.clone(), title).help(help));
         };
         match (found.value, purpose) {

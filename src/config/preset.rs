@@ -1,7 +1,7 @@
 //! The presets: a vendor's conventions as data, in the tenant's own keys, compiled in. A tenant's table lies over its
 //! preset's, key by key.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -29,7 +29,7 @@ pub fn text(name: &str) -> Option<&'static str> {
 /// A parsed preset.
 pub(super) struct Preset {
     pub(super) name: &'static str,
-    pub(super) document: Arc<Document>,
+    pub(super) document: Rc<Document>,
     pub(super) table: Spanned<DeTable<'static>>,
 }
 

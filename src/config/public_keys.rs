@@ -41,7 +41,7 @@ pub(super) fn from_jwks(text: &str) -> Result<Vec<(String, PublicKey)>, String> 
     if keys.is_empty() {
         return Err("is a JWK Set without keys".to_owned());
     }
-    keys.iter().enumerate().map(|(index, key)| from_jwk(key).map_err(|why| format!("entry {}: {why}", index + 1))).collect()
+    keys.iter().enumerate().map(|(index, key)| from_jwk(key).map_err(|why| format!("entry {} {why}", index + 1))).collect()
 }
 
 fn from_jwk(value: &Value) -> Result<(String, PublicKey), String> {

@@ -74,7 +74,7 @@ fn upstream(table: &Table<'_>) -> UpstreamSettings {
         connect_timeout: duration(table, "connect_timeout", Duration::from_secs(5), shortest..=longest),
         read_timeout: duration(table, "read_timeout", 5 * MINUTE, shortest..=longest),
         write_timeout: duration(table, "write_timeout", MINUTE, shortest..=longest),
-        idle_timeout: duration(table, "idle_timeout", MINUTE, shortest..=longest),
+        idle_timeout: duration(table, "idle_timeout", Duration::from_secs(4), shortest..=longest),
     };
     table.finish();
     settings
@@ -127,13 +127,16 @@ fn revocations(root: &Table<'_>) -> Option<PathBuf> {
 /// A duration within bounds.
 pub(super) fn duration(table: &Table<'_>, key: &'static str, default: Duration, bounds: RangeInclusive<Duration>) -> Duration {
     let Some(found) = table.get::<Duration>(key) else { return default };
-    let shown = |d: &Duration| humantime::format_duration(*d).to_string();
+    let shown = |d: &Duration| format!("\"{}\"", humantime::format_duration(*d));
     within(table, key, found, &bounds, shown).unwrap_or(default)
 }
 
 fn size(table: &Table<'_>, key: &'static str, default: usize, bounds: RangeInclusive<u64>) -> usize {
     let Some(found) = table.get::<Bytes>(key) else { return default };
-    let shown = |b: &Bytes| bytesize::ByteSize(b.0).display().iec().to_string();
+    let shown = |b: &Bytes| {
+        let (kib, mib) = (b.0 / 1024, b.0 / (1024 * 1024));
+        if mib > 0 { format!("\"{mib}MiB\"") } else { format!("\"{kib}KiB\"") }
+    };
     let bounds = Bytes(*bounds.start())..=Bytes(*bounds.end());
     within(table, key, found, &bounds, shown).and_then(|b| usize::try_from(b.0).ok()).unwrap_or(default)
 }
@@ -154,8 +157,8 @@ fn within<T: PartialOrd>(
     if bounds.contains(&found.value) {
         return Some(found.value);
     }
-    let title = format!("`{key}` is outside {} to {}", shown(bounds.start()), shown(bounds.end()));
+    let title = format!("`{}` is outside {} to {}", table.full(key), shown(bounds.start()), shown(bounds.end()));
     let near = if found.value < *bounds.start() { bounds.start() } else { bounds.end() };
-    table.report(Diagnostic::new(Code::OutOfRange, found.site, title).help(format!("the nearest that works is \"{}\"", shown(near))));
+    table.report(Diagnostic::new(Code::OutOfRange, found.site, title).help(format!("the nearest that works is {}", shown(near))));
     None
 }

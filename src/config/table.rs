@@ -2,7 +2,7 @@
 //! and what nobody asked for is an unknown key. A tenant's table lies over its preset's: the tenant's key wins.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -21,7 +21,7 @@ pub(super) struct Located<T> {
 
 #[derive(Clone)]
 struct Layer<'t> {
-    document: &'t Arc<Document>,
+    document: &'t Rc<Document>,
     table: &'t DeTable<'t>,
 }
 
@@ -34,18 +34,20 @@ pub(super) struct Table<'t> {
     site: Site,
     asked: RefCell<Vec<&'static str>>,
     sensitive: bool,
+    /// Something else stands in its place, which was said: what it lacks is not.
+    misshapen: bool,
 }
 
 /// A value of a table, with all that a complaint about it needs.
 struct Item<'t> {
-    document: &'t Arc<Document>,
+    document: &'t Rc<Document>,
     value: &'t Spanned<DeValue<'t>>,
     path: String,
 }
 
 impl<'t> Item<'t> {
     fn site(&self) -> Site {
-        Site { document: Arc::clone(self.document), span: self.value.span() }
+        Site { document: Rc::clone(self.document), span: self.value.span() }
     }
 
     fn read<T: Field>(&self, cx: &Context<'_>) -> Option<Located<T>> {
@@ -64,17 +66,17 @@ impl<'t> Item<'t> {
 
 impl<'t> Table<'t> {
     /// A document's top-level table.
-    pub(super) fn root(cx: &'t Context<'t>, document: &'t Arc<Document>, table: &'t DeTable<'t>, path: &str) -> Self {
-        let site = Site { document: Arc::clone(document), span: 0..0 };
+    pub(super) fn root(cx: &'t Context<'t>, document: &'t Rc<Document>, table: &'t DeTable<'t>, path: &str) -> Self {
+        let site = Site { document: Rc::clone(document), span: 0..0 };
         Self::new(cx, vec![Layer { document, table }], path.to_owned(), site)
     }
 
     fn new(cx: &'t Context<'t>, layers: Vec<Layer<'t>>, path: String, site: Site) -> Self {
-        Self { cx, layers, path, site, asked: RefCell::default(), sensitive: false }
+        Self { cx, layers, path, site, asked: RefCell::default(), sensitive: false, misshapen: false }
     }
 
     /// Lays this table over the one it inherits from.
-    pub(super) fn over(mut self, document: &'t Arc<Document>, table: &'t DeTable<'t>) -> Self {
+    pub(super) fn over(mut self, document: &'t Rc<Document>, table: &'t DeTable<'t>) -> Self {
         self.layers.push(Layer { document, table });
         self
     }
@@ -120,7 +122,8 @@ impl<'t> Table<'t> {
         self.cx.report(diagnostic);
     }
 
-    fn full(&self, key: &str) -> String {
+    /// A key's name from the top, as operators say it.
+    pub(super) fn full(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
@@ -147,7 +150,13 @@ impl<'t> Table<'t> {
     /// The value of a key that must be there.
     pub(super) fn need<T: Field>(&self, key: &'static str) -> Option<Located<T>> {
         let Some(item) = self.find(key) else {
-            self.report(missing(&self.full(key), self.site(), T::EXAMPLE));
+            if self.misshapen {
+                return None;
+            }
+            let add = format!("{key} = {}", T::EXAMPLE);
+            let help = if self.layers.is_empty() { format!("add [{}] with {add}", self.path) } else { format!("add {add}") };
+            let title = format!("`{}` is missing", self.full(key));
+            self.report(Diagnostic::new(Code::MissingKey, self.site(), title).help(help));
             return None;
         };
         item.read(self.cx)
@@ -179,7 +188,10 @@ impl<'t> Table<'t> {
                 _ => self.report(wrong("a table", &item).help(format!("write [{}] and its keys below", item.path))),
             }
         }
-        Table::new(self.cx, layers, self.full(key), site.unwrap_or_else(|| self.site()))
+        let misshapen = layers.is_empty() && site.is_some();
+        let mut table = Table::new(self.cx, layers, self.full(key), site.unwrap_or_else(|| self.site()));
+        table.misshapen = misshapen;
+        table
     }
 
     /// The tables of a list such as `[[tenant]]`.
@@ -214,7 +226,7 @@ impl<'t> Table<'t> {
                     continue;
                 }
                 seen.push(name.get_ref());
-                let site = Site { document: Arc::clone(layer.document), span: name.span() };
+                let site = Site { document: Rc::clone(layer.document), span: name.span() };
                 let item = Item { document: layer.document, value, path: inner.full(name.get_ref()) };
                 let name = Located { value: name.get_ref().to_string(), site };
                 entries.extend(item.read(self.cx).map(|value| (name, value)));
@@ -231,7 +243,7 @@ impl<'t> Table<'t> {
                 if self.sensitive {
                     layer.document.mask(value.span());
                 }
-                let site = Site { document: Arc::clone(layer.document), span: name.span() };
+                let site = Site { document: Rc::clone(layer.document), span: name.span() };
                 let title = format!("unknown key `{}`", self.full(name.get_ref()));
                 let help = match nearest(name.get_ref(), asked.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
@@ -245,11 +257,6 @@ impl<'t> Table<'t> {
             }
         }
     }
-}
-
-fn missing(path: &str, site: Site, example: &str) -> Diagnostic {
-    let key = path.rsplit('.').next().unwrap_or(path);
-    Diagnostic::new(Code::MissingKey, site, format!("`{path}` is missing")).help(format!("add {key} = {example}"))
 }
 
 fn wrong(wanted: &str, item: &Item<'_>) -> Diagnostic {

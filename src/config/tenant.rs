@@ -10,7 +10,7 @@ use super::identity_keys::{self, Shared};
 use super::preset::{self, Preset};
 use super::server::duration;
 use super::table::Table;
-use super::{places, routes};
+use super::{places, routes, sessions};
 use crate::policy::{Audience, Mode, Policy};
 use crate::reason::{Reason, Stage};
 use crate::request::embed_key::EmbedKey;
@@ -61,6 +61,9 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
         },
         answers: answers(&table),
         cors: cors(&table),
+        endpoints: sessions::endpoints(&table),
+        sessions: sessions::rules(&table),
+        streams: sessions::streams(&table),
     };
     table.finish();
     warn(&table, &tenant);
@@ -78,7 +81,7 @@ fn over_preset<'t>(own: Table<'t>, presets: &'t [Preset]) -> (String, Table<'t>)
         }
         None => {
             let names: Vec<_> = presets.iter().map(|p| p.name).collect();
-            own.report(unknown_word(&name, &names).at("preset", site));
+            own.report(unknown_word(&name, &names).at(&own.full("preset"), site));
             (name, own)
         }
     }
@@ -113,7 +116,7 @@ fn claims(tenant: &Table<'_>) -> ClaimRules {
     let default = ClaimRules::default();
     let subject = words(&table, "subject");
     if table.is_empty_list("subject") {
-        let title = "`claims.subject` is empty: no token could name anybody";
+        let title = "`tenant.claims.subject` is empty: no token could name anybody";
         table.report(Diagnostic::new(Code::BadValue, table.site_of("subject"), title).help("write subject = [\"sub\"]"));
     }
     let rules = ClaimRules {
@@ -137,7 +140,7 @@ fn step_up(entry: &Table<'_>) -> StepUpClaim {
         time_claim: entry.or("time_claim", "auth_time".to_owned()),
     };
     if entry.is_empty_list("values") {
-        let title = "`values` is empty: the claim could never show a step-up";
+        let title = "`tenant.claims.step_up.values` is empty: the claim could never show a step-up";
         entry.report(Diagnostic::new(Code::BadValue, entry.site_of("values"), title).help("list the values that count, like [\"mfa\"]"));
     }
     entry.finish();
@@ -166,9 +169,9 @@ fn answers(tenant: &Table<'_>) -> Answers {
             (Some((_, stage)), Ok(number @ 400..=599)) => {
                 status.insert(*stage, number);
             }
-            (None, _) => tenant.report(unknown_word(&name.value, &STAGES.map(|(known, _)| known)).at("status", name.site)),
+            (None, _) => tenant.report(unknown_word(&name.value, &STAGES.map(|(known, _)| known)).at(&tenant.full("status"), name.site)),
             (Some(_), _) => {
-                let title = format!("`status.{}` is no status of a refusal", name.value);
+                let title = format!("`tenant.status.{}` is no status of a refusal", name.value);
                 tenant.report(Diagnostic::new(Code::OutOfRange, code.site, title).help("write a number from 400 to 599"));
             }
         }
@@ -184,7 +187,7 @@ fn answers(tenant: &Table<'_>) -> Answers {
                 let complaint = unknown_word(&code.value, &codes);
                 let near = super::suggest::nearest(&code.value, codes);
                 let help = near.map_or("doorward explain lists every reason".to_owned(), |near| format!("did you mean \"{near}\"?"));
-                tenant.report(complaint.help(help).at("errors", code.site));
+                tenant.report(complaint.help(help).at(&tenant.full("errors"), code.site));
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -18,7 +19,7 @@ use crate::tenant::Tenants;
 
 /// The tenant files of the directory, by name. Names that start with a dot are skipped: editors and Kubernetes put their
 /// own there.
-pub(super) fn directory(root: &Table<'_>) -> Vec<Arc<Document>> {
+pub(super) fn directory(root: &Table<'_>) -> Vec<Rc<Document>> {
     let Some(written) = root.get::<String>("tenants") else { return Vec::new() };
     let path = root.cx().file(&written.value);
     let mut files: Vec<PathBuf> = match std::fs::read_dir(&path) {
@@ -46,7 +47,7 @@ fn is_tenant_file(path: &std::path::Path) -> bool {
 /// Reads every tenant; `None` where two collide.
 pub(super) fn tenants<'t>(
     root: &Table<'t>,
-    files: &'t [(&'t Arc<Document>, Spanned<DeTable<'t>>)],
+    files: &'t [(&'t Rc<Document>, Spanned<DeTable<'t>>)],
     presets: &'t [Preset],
 ) -> Option<Tenants> {
     let inline = root.tables("tenant").into_iter();

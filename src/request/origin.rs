@@ -79,7 +79,9 @@ impl OriginRule {
             let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
             format!("{}://{}{port}", url.scheme(), host.to_ascii_lowercase())
         };
-        if serialized == text && Origin::parse(text).is_some() {
+        if Origin::parse(&serialized).is_none() {
+            Err("has a host that no browser sends; write it like https://app.example.com".to_owned())
+        } else if serialized == text {
             Ok(Self::Exact(text.into()))
         } else {
             Err(format!("is not a serialized origin (lower case, no default port, no path, no trailing slash); write \"{serialized}\""))

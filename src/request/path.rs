@@ -68,6 +68,8 @@ fn decode_unreserved(raw: &str) -> Result<String, Denied> {
     Ok(out)
 }
 
+const NORMAL_FORM: &str = "segments are written in normal form: no empty or dot segments, nothing percent-encoded that need not be";
+
 /// A configured path pattern. ASCII case and one trailing slash are ignored, as lenient routers do (`threats` 37); `*` is
 /// one whole segment, and a final `/*` covers the path before it and everything below.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +91,9 @@ impl PathPattern {
     /// A sentence that says what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
         let body = text.strip_prefix('/').ok_or("a path pattern starts with /")?;
+        if body.starts_with('/') || body.contains("//") {
+            return Err(NORMAL_FORM.to_owned());
+        }
         let (body, rest) = match body.strip_suffix('*').map(|b| (b, b.strip_suffix('/'))) {
             Some(("", _)) => ("", true),
             Some((_, Some(parent))) => (parent, true),
@@ -138,7 +143,7 @@ impl Segment {
             Ok(path) if path.as_str().get(1..) == Some(text) && !text.is_empty() && !text.contains('?') => {
                 Ok(Self::Literal(text.to_owned()))
             }
-            _ => Err("segments are written in normal form: no empty or dot segments, nothing percent-encoded that need not be".to_owned()),
+            _ => Err(NORMAL_FORM.to_owned()),
         }
     }
 }

@@ -7,10 +7,10 @@ use std::time::Instant;
 use rand::RngCore as _;
 
 use super::hold::Replay;
-use crate::admission::{Admitted, Denial};
+use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::cors::PreflightAnswer;
 use crate::observe::metrics::InFlight;
-use crate::reason::Reason;
+use crate::reason::Denied;
 use crate::revocations::Revocations;
 use crate::snapshot::Snapshot;
 
@@ -21,6 +21,8 @@ pub(super) enum State {
     Received,
     /// Answered here.
     Denied(Denial),
+    /// One of our own endpoints.
+    Own(OwnAnswer),
     /// A preflight, answered here.
     Preflight(PreflightAnswer),
     /// On its way upstream.
@@ -45,7 +47,7 @@ pub(super) struct Forwarding {
     /// When it was handed on.
     pub(super) since: Instant,
     /// What went wrong on the way, if anything did.
-    pub(super) failed: Option<Reason>,
+    pub(super) failed: Option<Denied>,
 }
 
 /// The framework's per-request context.

@@ -76,6 +76,7 @@ impl ProxyHttp for Proxy {
                 }
                 return Ok(false);
             }
+            State::Own(answer) => respond::own_answer(session, answer, &exchange.request_id).await?,
             State::Preflight(answer) => respond::preflight(session, answer, &exchange.request_id).await?,
             State::Denied(denial) => respond::deny(session, denial, &exchange.request_id).await?,
             State::Received => return Error::e_explain(ErrorType::InternalError, "undecided"),
@@ -86,7 +87,9 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         match &exchange.state {
             State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream),
-            State::Received | State::Denied(_) | State::Preflight(_) => Error::e_explain(ErrorType::InternalError, "not admitted"),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) => {
+                Error::e_explain(ErrorType::InternalError, "not admitted")
+            }
         }
     }
 
@@ -110,7 +113,13 @@ impl ProxyHttp for Proxy {
             request_id: &request_id,
         };
         let now = clock::read().map_err(|_| internal("the clock shows a time before 2020"))?;
-        let signed = snapshot.signer.sign(&forwarding.admitted, &target, now).map_err(|_| internal("cannot sign"))?;
+        let signed = match snapshot.signer.sign(&forwarding.admitted, &target, now) {
+            Ok(signed) => signed,
+            Err(why) => {
+                forwarding.failed = Some(why);
+                return Err(internal("cannot be signed"));
+            }
+        };
         signed.apply(snapshot.signer.reserved(), &mut Sent(request));
         Ok(())
     }
@@ -148,19 +157,19 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        // The client broke the body's framing, and is still there to be told.
-        let broken = wire::is_broken(session);
-        let reason = if broken { Reason::RequestMalformed } else { respond::reason_of(error) };
+        // A client that broke the body's framing is still there to be told.
+        let mut why = wire::broken(session).unwrap_or_else(|| Denied::from(respond::reason_of(error)));
         let (tenant, readable_by) = match &mut exchange.state {
             State::Admitted(forwarding) => {
-                forwarding.failed = Some(reason);
+                why = forwarding.failed.get_or_insert(why).clone();
                 (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
             }
-            State::Received | State::Denied(_) | State::Preflight(_) => (None, None),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) => (None, None),
         };
-        let denial = Denial { why: reason.into(), tenant, readable_by };
+        let denial = Denial { why, tenant, readable_by };
+        let reason = denial.why.reason;
         let unanswered = session.response_written().is_none_or(|answer| answer.status.is_informational());
-        if (broken || respond::is_failure(reason)) && unanswered {
+        if reason != Reason::ClientDisconnected && unanswered {
             session.set_keepalive(None);
             if let Err(error) = respond::deny(session, &denial, &exchange.request_id).await {
                 tracing::debug!(%error, "the client did not take the error");
@@ -236,11 +245,13 @@ impl Proxy {
             Ok(head) => head,
             Err(why) => return stop(why),
         };
-        let rules = Rules { tenants, revocations: &exchange.revocations };
+        let rules =
+            Rules { tenants, revocations: &exchange.revocations, sessions: &exchange.snapshot.sessions, request_id: &exchange.request_id };
         let decision = admission::decide(&head, body, rules, now);
         self.metrics.decision.observe(seconds(started.elapsed()));
         match decision {
             Decision::NeedBody => Judgement::NeedBody(head.content_length),
+            Decision::Own(answer) => Judgement::Settled(Settled::Stop(State::Own(answer))),
             Decision::Preflight(answer) => Judgement::Settled(Settled::Stop(State::Preflight(answer))),
             Decision::Deny(denial) => Judgement::Settled(Settled::Stop(State::Denied(denial))),
             Decision::Forward(admitted) => {
@@ -265,11 +276,12 @@ impl Proxy {
             State::Admitted(forwarding) => {
                 self.metrics.upstream.observe(seconds(forwarding.since.elapsed()));
                 let level = forwarding.admitted.caller().level();
-                let reason = forwarding.failed.or(failed.then_some(Reason::ClientDisconnected));
+                let reason = forwarding.failed.as_ref().map(|why| why.reason).or(failed.then_some(Reason::ClientDisconnected));
                 let outcome = reason.map_or(Outcome::Forwarded(level), |reason| Outcome::Failed(reason, level));
-                (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), None)
+                (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), forwarding.failed.as_ref())
             }
             State::Denied(denial) => (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why)),
+            State::Own(answer) => (Outcome::Answered(answer.level), Some(&answer.tenant), None, None),
             State::Preflight(_) => (Outcome::Preflight, None, None, None),
             State::Received => (Outcome::Denied(Reason::ClientDisconnected), None, None, None),
         };

@@ -7,11 +7,11 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde_json::json;
 
-use crate::admission::{Admitted, Denial};
+use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::assertion::reserved::Reserved;
 use crate::cors::{self, PreflightAnswer};
 use crate::policy::Level;
-use crate::reason::{Challenge, Reason, Stage};
+use crate::reason::{Challenge, Reason};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REASON: HeaderName = HeaderName::from_static("x-doorward-reason");
@@ -45,6 +45,23 @@ pub(super) async fn deny(session: &mut Session, denial: &Denial, request_id: &st
     let framed = !matches!(denial.why.reason, Reason::RequestMalformed | Reason::BodyTooLarge | Reason::BodyTimeout);
     if !framed {
         session.set_keepalive(None);
+    }
+    write(session, answer, body).await
+}
+
+/// Answers one of our own endpoints.
+pub(super) async fn own_answer(session: &mut Session, own: &OwnAnswer, request_id: &str) -> Result<()> {
+    let body = Bytes::from(own.body.to_string());
+    let mut answer = ResponseHeader::build(200, Some(10))?;
+    answer.insert_header(header::CONTENT_TYPE, "application/json")?;
+    answer.insert_header(header::CONTENT_LENGTH, body.len())?;
+    answer.insert_header(header::CACHE_CONTROL, "no-store")?;
+    answer.insert_header(REQUEST_ID, request_id)?;
+    answer.insert_header(header::VARY, "Origin")?;
+    if let Some(origin) = &own.readable_by {
+        for (name, value) in cors::readable_by(origin, Some(&own.tenant)) {
+            answer.insert_header(name, value)?;
+        }
     }
     write(session, answer, body).await
 }
@@ -150,9 +167,4 @@ pub(super) fn reason_of(error: &pingora::Error) -> Reason {
         (ErrorSource::Upstream, _) => Reason::UpstreamProtocol,
         _ => Reason::GatewayInternal,
     }
-}
-
-/// Whether a stage's answer may go out although the request was admitted.
-pub(super) fn is_failure(reason: Reason) -> bool {
-    matches!(reason.row().stage, Stage::Upstream | Stage::Gateway)
 }

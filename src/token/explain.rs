@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use jsonwebtoken::{Algorithm, DecodingKey};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::claims::{ClaimRules, VerifiedSubject};
 use super::keys::{IdentityKey, KeyRing};
@@ -185,7 +185,7 @@ impl Question<'_> {
             return findings;
         }
         findings.retain(|f| !f.mistakes.is_empty());
-        findings.extend(self.claim_findings(payload, "user_id"));
+        findings.extend(self.claim_findings(payload, &["user_id"]));
         findings
     }
 
@@ -211,26 +211,27 @@ impl Question<'_> {
         }
         // The signature holds, or is not what stopped the token: look at the claims.
         findings.retain(|f| !f.mistakes.is_empty());
-        let subject_claim = self.rules.subject.first().map_or("sub", String::as_str);
-        findings.extend(self.claim_findings(payload, subject_claim));
+        let names: Vec<_> = self.rules.subject.iter().map(String::as_str).collect();
+        findings.extend(self.claim_findings(payload, &names));
         findings
     }
 
     /// Mistakes in what the token says.
-    fn claim_findings(&self, payload: &str, subject_claim: &str) -> Vec<Finding> {
+    fn claim_findings(&self, payload: &str, subject_claims: &[&str]) -> Vec<Finding> {
         let Some(Ok(claims)) = lenient(payload).map(|json| serde_json::from_slice::<Value>(&json)) else { return Vec::new() };
         let mut mistakes = variants::time_mistakes(&claims, self.now, self.rules.leeway);
-        let signed = claims.get(subject_claim).map(|id| match id {
+        let id = subject_claims.iter().find_map(|name| claims.get(name));
+        let signed = id.map(|id| match id {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         });
-        if let (Some(signed), Some(id)) = (signed, self.subject)
-            && signed != id
+        if let (Some(signed), Some(sent)) = (signed, self.subject)
+            && signed != sent
         {
             let made_it = |variant: &Variant| variant.bytes == signed.as_bytes();
-            mistakes.extend(variants::messages(Some(id), self.email).into_iter().filter(made_it).flat_map(|v| v.mistakes));
+            mistakes.extend(variants::messages(Some(sent), self.email).into_iter().filter(made_it).flat_map(|v| v.mistakes));
         }
-        if claims.get(subject_claim).is_some_and(Value::is_f64) {
+        if id.is_some_and(Value::is_f64) {
             mistakes.push(Mistake::NumberForm);
         }
         mistakes.sort_unstable();
@@ -269,6 +270,11 @@ impl Candidate {
     fn key(&self) -> Result<KeyBytes, secret::Unusable> {
         Ok(KeyBytes::new(secret::decode(variants::without_newline(&self.text), self.encoding)?))
     }
+}
+
+/// What a token says about itself, unproven: for choosing how to explain it, and nothing else.
+pub fn unproven_claims(token: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&lenient(token.split('.').nth(1)?)?).ok()
 }
 
 /// base64url as people write it: white space and padding forgiven. For showing only.

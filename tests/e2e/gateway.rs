@@ -133,6 +133,12 @@ impl Gateway {
         found.and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or(f64::NAN)
     }
 
+    /// Waits until a metric has this value: a request is counted after it was answered.
+    #[track_caller]
+    pub fn counted(&self, line: &str, value: f64) {
+        until(line, || (self.metric(line) == value).then_some(()));
+    }
+
     /// Everything logged to standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")

@@ -1,8 +1,12 @@
 //! What needs sockets: the real binary in front of a real upstream, asked with bytes and by real clients.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::string_slice, clippy::panic)] // in a test a panic is the answer
+
 mod gateway;
 mod http;
 mod upstream;
+#[path = "../verifiers/mod.rs"]
+mod verifiers;
 
 mod bodies;
 mod cors;
@@ -11,3 +15,4 @@ mod hostile;
 mod hygiene;
 mod operation;
 mod reload;
+mod verification;

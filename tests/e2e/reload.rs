@@ -147,6 +147,7 @@ struct Life {
 /// `RELOAD_SWAPS` and `RELOAD_BROKEN` set the numbers; the full form is 1,000 and 200.
 #[test]
 fn no_decision_is_made_by_a_secret_that_was_not_live() {
+    #[allow(clippy::disallowed_methods)] // test parameters are no secrets
     let number = |name: &str, default: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let (swaps, broken) = (number("RELOAD_SWAPS", 40), number("RELOAD_BROKEN", 8));
     let upstream = Upstream::plain();

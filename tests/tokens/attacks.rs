@@ -134,6 +134,8 @@ fn headers() {
     for header in refused {
         assert_eq!(refusal(jwt(&with_header(header))), Reason::TokenHeaderRefused, "{header}");
     }
+    let own = format!(r#"{{"alg":"HS256","typ":"{}"}}"#, doorward::request::credential::SESSION_TYP);
+    assert_eq!(refusal(jwt(&with_header(&own))), Reason::TokenHeaderRefused);
     for (length, expected) in [(256, None), (257, Some(Reason::TokenHeaderRefused))] {
         let token = with_header(&json!({"alg": "HS256", "kid": "k".repeat(length)}).to_string());
         assert_eq!(jwt(&token).err().map(|d| d.reason), expected, "{length}");

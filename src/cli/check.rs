@@ -1,0 +1,80 @@
+//! `doorward check`: the same load as at start and on reload, without starting anything. Prints what an operator should
+//! know and what would run, or every problem.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::config::diagnostic::Look;
+use crate::config::{Loaded, load_with};
+use crate::tenant::Tenant;
+
+/// Check a configuration without running it.
+///
+/// Reads the file and everything it names (tenant files, secrets, keys, revocations) exactly as `doorward run` does.
+/// Warnings go to stderr and a summary to stdout, with the fingerprint of every secret: the name by which logs, /status
+/// and the revocations file call it. Exit code 0: it would run. 2: it would not, and every problem is on stderr.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE", default_value = "doorward.toml")]
+    pub config: PathBuf,
+}
+
+impl Check {
+    /// Runs the command.
+    pub fn run(self) -> ExitCode {
+        let look = if io::stderr().is_terminal() { Look::Coloured } else { Look::Plain };
+        let mut err = io::stderr().lock();
+        match load_with(&self.config, 1, &|_, _| Arc::default(), look) {
+            Ok(loaded) => {
+                // A closed pipe is no reason to fail: the exit code says what was found.
+                loaded.warnings.iter().for_each(|warning| drop(writeln!(err, "{warning}\n")));
+                drop(io::stdout().lock().write_all(summary(&loaded).as_bytes()));
+                ExitCode::SUCCESS
+            }
+            Err(problems) => {
+                let count = problems.rendered.len();
+                let what = if count == 1 { "problem" } else { "problems" };
+                drop(writeln!(err, "{problems}\n\n{}: {count} {what}", self.config.display()));
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+/// What would run: listeners, upstream, keys, tenants.
+pub fn summary(loaded: &Loaded) -> String {
+    let mut text = String::new();
+    let settings = &loaded.snapshot.settings;
+    let (server, tenants) = (&settings.server, loaded.snapshot.tenants.all());
+    let probes = server.probes.map(|p| format!(", probes {p}")).unwrap_or_default();
+    line(&mut text, format_args!("listen {}, admin {}{probes}", server.listen, server.admin));
+    line(&mut text, format_args!("upstream {}", settings.upstream.address));
+    for key in loaded.keys.iter().filter(|key| key.tenant.is_none()) {
+        line(&mut text, format_args!("key {}  {}  fingerprint {}", key.id, key.what, key.fingerprint));
+    }
+    for tenant in tenants {
+        line(&mut text, format_args!("tenant {}  {}", tenant.id, described(tenant)));
+        for key in loaded.keys.iter().filter(|key| key.tenant.as_ref() == Some(&tenant.id)) {
+            line(&mut text, format_args!("  secret {}  {}  fingerprint {}", key.id, key.what, key.fingerprint));
+        }
+    }
+    let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    line(&mut text, format_args!("ok: {}, {}", many(tenants.len(), "tenant"), many(loaded.warnings.len(), "warning")));
+    text
+}
+
+fn described(tenant: &Tenant) -> String {
+    let (mode, keys, origins, routes) = (tenant.mode.as_str(), tenant.embed_keys.len(), tenant.origins.len(), tenant.policy.routes.len());
+    format!("preset {}, mode {mode}, embed keys {keys}, origins {origins}, routes {routes}", tenant.preset)
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{arguments}"); // writing to a String cannot fail
+}

@@ -1,0 +1,31 @@
+//! The manual: what operators and backend authors need, beside the code that does it.
+
+#[doc = include_str!("reasons.md")]
+pub mod reasons {}
+
+#[doc = include_str!("headers.md")]
+pub mod headers {}
+
+#[doc = include_str!("threats.md")]
+pub mod threats {}
+
+#[doc = include_str!("reload.md")]
+pub mod reload {}
+
+/// Why things are as they are: one record per decision that could have gone another way.
+pub mod decisions {
+    #[doc = include_str!("decisions/0001-layers.md")]
+    pub mod layers {}
+
+    #[doc = include_str!("decisions/0002-null-and-empty-ids-are-absent.md")]
+    pub mod null_and_empty_ids_are_absent {}
+
+    #[doc = include_str!("decisions/0003-dot-segments-are-refused.md")]
+    pub mod dot_segments_are_refused {}
+
+    #[doc = include_str!("decisions/0004-first-matching-route-applies.md")]
+    pub mod first_matching_route_applies {}
+
+    #[doc = include_str!("decisions/0005-one-trailing-newline-of-a-secret-file-is-cut.md")]
+    pub mod one_trailing_newline_of_a_secret_file_is_cut {}
+}
