@@ -107,8 +107,12 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
 
     // Each worker keeps its connections: no stealing, no lock between them.
     let runtime = Runtime::new_no_steal(settings.threads, "proxy");
-    let proxy =
-        proxy::Proxy { live: Arc::clone(&gateway.live), metrics: Arc::clone(&gateway.metrics), resolver: Arc::clone(&gateway.resolver) };
+    let proxy = proxy::Proxy {
+        live: Arc::clone(&gateway.live),
+        metrics: Arc::clone(&gateway.metrics),
+        resolver: Arc::clone(&gateway.resolver),
+        limits: Arc::clone(&limits),
+    };
     let name = listeners.proxy.local_addr()?.to_string();
     let mut fds = Fds::new();
     fds.add(name.clone(), listeners.proxy.into_raw_fd());

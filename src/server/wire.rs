@@ -56,10 +56,11 @@ pub(super) fn head(session: &Session) -> Result<Head, Denied> {
     if head.length == h1.get_headers_raw_bytes().len() { Ok(head) } else { Err(unwatched()) }
 }
 
-/// Whether reading fails because of this request's body.
-pub(super) fn is_broken(session: &Session) -> bool {
-    let stream = session.as_downstream().as_http1().map(|h1| h1.stream());
-    stream.and_then(watched).is_some_and(|watched| watched.watcher.lock().broken().is_some())
+/// Why reading this request's body fails, if its framing is to blame.
+pub(super) fn broken(session: &Session) -> Option<Denied> {
+    let watched = watched(session.as_downstream().as_http1()?.stream())?;
+    let why = watched.watcher.lock().broken()?;
+    Some(Denied::new(Reason::RequestMalformed, why))
 }
 
 fn watched(stream: &Stream) -> Option<&Watched> {

@@ -15,7 +15,6 @@ mod demo;
 mod forwarding;
 mod hostile;
 mod hygiene;
-mod manual;
 mod operation;
 mod readme;
 mod reload;

@@ -210,7 +210,10 @@ fn the_sidecar_fits_its_configuration() {
         line.trim_end_matches('"').rsplit_once(':').unwrap().1
     };
     let (listen, probes, upstream) = (address("listen"), address("probes"), address("address"));
-    assert!(pod.contains(&format!("name: http, containerPort: {listen} }}")) && pod.contains(&format!("127.0.0.1:{upstream} only")), "{pod}");
+    assert!(
+        pod.contains(&format!("name: http, containerPort: {listen} }}")) && pod.contains(&format!("127.0.0.1:{upstream} only")),
+        "{pod}"
+    );
     assert!(pod.contains(&format!("containerPort: {probes} }}")) && pod.matches(&format!(" port: {probes} }}")).count() == 2, "{pod}");
 
     let secrets = "/etc/doorward/secrets";

@@ -90,12 +90,16 @@ fn call_from(gateway: &Gateway, session: &str, origin: &str) -> Answer {
 fn a_verified_user_mints_a_session_that_alone_suffices() {
     let upstream = Upstream::plain();
     let gateway = start(&upstream, "karta", KARTA, "");
-    let minted = post(&gateway, "/v1/embed/session-tokens", &json!({ "embed_key": KEY, "user_id": "user_123", "identity_token": hmac("user_123") }));
+    let minted =
+        post(&gateway, "/v1/embed/session-tokens", &json!({ "embed_key": KEY, "user_id": "user_123", "identity_token": hmac("user_123") }));
     assert_eq!(minted.json()["expires_in"], 900);
     let session = minted.json()["token"].as_str().unwrap().to_owned();
     assert_eq!(call(&gateway, &session).status, 200);
     let seen = upstream.last();
-    assert_eq!((seen.one("x-identity-level"), seen.one("x-identity-subject"), seen.one("x-identity-method")), ("verified", "user_123", "session"));
+    assert_eq!(
+        (seen.one("x-identity-level"), seen.one("x-identity-subject"), seen.one("x-identity-method")),
+        ("verified", "user_123", "session")
+    );
     assert_eq!(seen.one("x-identity-session-id"), minted.one("x-request-id"));
     assert!(seen.all("authorization").is_empty() && !format!("{seen:?}").contains(&session));
     assert!(!gateway.audit_text().contains(&session), "no session in the audit");
@@ -120,7 +124,9 @@ fn anonymous_and_soft_sessions_have_their_level() {
 fn a_bad_token_fails_the_mint_in_monitor_too_and_off_does_not_look() {
     let upstream = Upstream::plain();
     let body = json!({ "embed_key": KEY, "user_id": "user_123", "identity_token": hmac("somebody_else") });
-    for (mode, expected) in [("enforce", (401, "token_signature_invalid")), ("monitor", (401, "token_signature_invalid")), ("off", (200, ""))] {
+    for (mode, expected) in
+        [("enforce", (401, "token_signature_invalid")), ("monitor", (401, "token_signature_invalid")), ("off", (200, ""))]
+    {
         let gateway = start(&upstream, "karta", KARTA, &format!("mode = \"{mode}\""));
         let answer = post(&gateway, "/v1/embed/session-tokens", &body);
         assert_eq!((answer.status, answer.reason()), expected, "{mode}");
@@ -210,7 +216,10 @@ fn session_keys_rotate_and_not_before_revokes() {
     let gateway = start(&upstream, "karta", KARTA, "");
     let before = config(upstream.address(), "karta", KARTA, "");
     let old = mint(&gateway, &json!({ "embed_key": KEY }));
-    let both = before.replace("keys = [{ id = \"n1\", file = \"session.key\" }]", "keys = [{ id = \"n2\", file = \"other.key\" }, { id = \"n1\", file = \"session.key\" }]");
+    let both = before.replace(
+        "keys = [{ id = \"n1\", file = \"session.key\" }]",
+        "keys = [{ id = \"n2\", file = \"other.key\" }, { id = \"n1\", file = \"session.key\" }]",
+    );
     gateway.write("doorward.toml", &both);
     gateway.generation(2);
     let new = mint(&gateway, &json!({ "embed_key": KEY }));
@@ -249,7 +258,8 @@ fn kartas_structured_token_steps_up_through_the_mint() {
         let token = doorward::token::mint::karta_v2(STEP_UP.as_bytes(), "user_123", at, Some("mfa"));
         mint(&gateway, &json!({ "embed_key": KEY, "user_id": "user_123", "identity_token": token }))
     };
-    let approve = |session: &str| gateway.ask("POST", "/approvals/7", &[("Origin", ORIGIN), ("Authorization", &format!("Bearer {session}"))], "");
+    let approve =
+        |session: &str| gateway.ask("POST", "/approvals/7", &[("Origin", ORIGIN), ("Authorization", &format!("Bearer {session}"))], "");
     assert_eq!(approve(&with(now)).status, 200);
     assert_eq!((upstream.last().one("x-identity-level"), upstream.last().one("x-identity-aal")), ("stepped_up", "mfa"));
     let answer = approve(&with(now - 400));
@@ -292,7 +302,8 @@ fn agentic_trusts_endpoints_answer_in_their_shape() {
 fn widgents_mint_is_for_servers_only() {
     let upstream = Upstream::plain();
     let gateway = start(&upstream, "widgent", JWT, "verification_secret = { file = \"verify.key\" }");
-    let body = json!({ "productId": "prod_1", "verificationSecret": "verification_secret_0123456789abc", "userId": "user_123", "name": "Ada" });
+    let body =
+        json!({ "productId": "prod_1", "verificationSecret": "verification_secret_0123456789abc", "userId": "user_123", "name": "Ada" });
     let ask = |headers: &[(&str, &str)], body: &Value| gateway.ask("POST", "/v1/auth/user-token", headers, body.to_string());
     let answer = ask(&[], &body);
     assert_eq!(answer.status, 200, "{answer:?}");
