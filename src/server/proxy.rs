@@ -163,9 +163,8 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        // The client broke the body's framing, and is still there to be told.
-        let broken = wire::is_broken(session);
-        let mut why = Denied::from(if broken { Reason::RequestMalformed } else { respond::reason_of(error) });
+        // A client that broke the body's framing is still there to be told.
+        let mut why = wire::broken(session).unwrap_or_else(|| Denied::from(respond::reason_of(error)));
         let (tenant, readable_by) = match &mut exchange.state {
             State::Admitted(forwarding) => {
                 why = forwarding.failed.get_or_insert(why).clone();
