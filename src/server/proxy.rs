@@ -251,6 +251,9 @@ impl Proxy {
             Ok(head) => head,
             Err(why) => return stop(why),
         };
+        if let Some(own) = self.before_deciding(session, &head, &exchange.snapshot) {
+            return Judgement::Settled(Settled::Stop(own));
+        }
         let rules =
             Rules { tenants, revocations: &exchange.revocations, sessions: &exchange.snapshot.sessions, request_id: &exchange.request_id };
         let decision = admission::decide(&head, body, rules, now);
