@@ -8,6 +8,8 @@ mod hygiene;
 mod limits;
 mod proxy;
 mod respond;
+mod stream;
+mod streams;
 mod upstream;
 mod wire;
 

@@ -19,4 +19,5 @@ mod operation;
 mod readme;
 mod reload;
 mod sessions;
+mod streams;
 mod verification;
