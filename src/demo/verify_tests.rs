@@ -73,7 +73,8 @@ fn what_the_gateway_signs_is_read_back() {
         body_covered: true,
     };
     assert_eq!(told, expected);
-    let claimed = signed_as(&signer("a1", SECRET, "agent"), &Identity { tenant: "acme", origin: None, session: None, who: Who::Claimed("ada") });
+    let claimed =
+        signed_as(&signer("a1", SECRET, "agent"), &Identity { tenant: "acme", origin: None, session: None, who: Who::Claimed("ada") });
     let told = verifier().verify(&received(&claimed), NOW).unwrap();
     assert_eq!((told.level, told.subject, told.claimed_subject.as_deref()), (Level::Claimed, None, Some("ada")));
 }
