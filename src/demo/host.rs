@@ -26,8 +26,8 @@ use crate::secret::KeyBytes;
 
 /// How long an identity token lasts, in seconds: long enough for a conversation, short enough to see it renewed.
 const TOKEN_SECS: u64 = 300;
-/// How long ago the token of "expire my token now" ended: well beyond the gateway's leeway.
-const LONG_AGO_SECS: u64 = 600;
+/// How long ago the token of "expire my token now" was signed: its end lies well beyond the gateway's leeway.
+const LONG_AGO_SECS: u64 = 2 * TOKEN_SECS;
 /// Signed-in browsers that are remembered; beyond it all start anew.
 const MAX_BROWSERS: usize = 1000;
 /// The host's own login. Nothing of the gateway's.
@@ -161,9 +161,10 @@ impl Host {
         HeaderValue::try_from(format!("{COOKIE}={name}; Path=/; HttpOnly; SameSite=Strict")).map_err(io::Error::other)
     }
 
-    /// What the host's backend signs. `more` goes over the user's own claims.
-    fn token(&self, user: &User, exp: u64, more: Value) -> io::Result<String> {
-        let mut claims = json!({ "sub": user.id, "name": user.name, "email": user.email, "role": user.role, "exp": exp });
+    /// What the host's backend signs: good from `from` for [`TOKEN_SECS`]. `more` goes over the user's own claims.
+    fn token(&self, user: &User, from: u64, more: Value) -> io::Result<String> {
+        let exp = from.saturating_add(TOKEN_SECS);
+        let mut claims = json!({ "sub": user.id, "name": user.name, "email": user.email, "role": user.role, "iat": from, "exp": exp });
         if let (Some(claims), Value::Object(more)) = (claims.as_object_mut(), more) {
             claims.extend(more);
         }
@@ -227,8 +228,8 @@ async fn sign_out(State(host): State<Arc<Host>>, headers: HeaderMap) -> Result<R
 
 /// Signs who is signed in; nobody gets no token.
 async fn identity_token(State(host): State<Arc<Host>>, headers: HeaderMap) -> Result<Json<Value>, Broken> {
-    let exp = now()?.secs().saturating_add(TOKEN_SECS);
-    let token = host.signed_in(&headers).map(|user| host.token(user, exp, json!({}))).transpose()?;
+    let now = now()?.secs();
+    let token = host.signed_in(&headers).map(|user| host.token(user, now, json!({}))).transpose()?;
     Ok(Json(json!({ "token": token })))
 }
 
@@ -236,13 +237,13 @@ async fn identity_token(State(host): State<Arc<Host>>, headers: HeaderMap) -> Re
 async fn confirm(State(host): State<Arc<Host>>, headers: HeaderMap) -> Result<Json<Value>, Broken> {
     let now = now()?.secs();
     let proof = json!({ "amr": ["mfa"], "auth_time": now });
-    let token = host.signed_in(&headers).map(|user| host.token(user, now.saturating_add(TOKEN_SECS), proof)).transpose()?;
+    let token = host.signed_in(&headers).map(|user| host.token(user, now, proof)).transpose()?;
     Ok(Json(json!({ "token": token })))
 }
 
 /// A token as it will be when its time is over.
 async fn expired_token(State(host): State<Arc<Host>>, headers: HeaderMap) -> Result<Json<Value>, Broken> {
-    let exp = now()?.secs().saturating_sub(LONG_AGO_SECS);
-    let token = host.signed_in(&headers).map(|user| host.token(user, exp, json!({}))).transpose()?;
+    let from = now()?.secs().saturating_sub(LONG_AGO_SECS);
+    let token = host.signed_in(&headers).map(|user| host.token(user, from, json!({}))).transpose()?;
     Ok(Json(json!({ "token": token })))
 }
