@@ -248,7 +248,7 @@ async fn connect(gateway: SocketAddr, protocols: &str, origin: &str) -> Result<(
     request.headers_mut().insert("origin", origin.parse().unwrap());
     request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
     let (socket, response) = tokio_tungstenite::connect_async(request).await.map_err(|e| e.to_string())?;
-    let chosen = response.headers().get("sec-websocket-protocol").map(|v| v.to_str().unwrap().to_owned());
+    let chosen = response.headers().get_all("sec-websocket-protocol").iter().next().map(|v| v.to_str().unwrap().to_owned());
     Ok((socket, chosen))
 }
 
