@@ -52,13 +52,13 @@ pub fn read_revocations(path: Option<&Path>) -> Result<Revocations, String> {
 }
 
 impl Reloader {
-    /// Watches until the channel of SIGHUPs closes.
-    pub async fn run(self, mut files: Vec<PathBuf>, mut hangups: mpsc::Receiver<()>) {
+    /// Watches until the channel of SIGHUPs closes. `last` is the [`digest`] of `files` when they were loaded: what changed since
+    /// then is a change.
+    pub async fn run(self, mut files: Vec<PathBuf>, mut last: [u8; 32], mut hangups: mpsc::Receiver<()>) {
         let (events, mut changed) = mpsc::channel(1);
         let mut watch = Watch::new(events);
         watch.follow(&files);
-        let mut last = digest(&files);
-        let mut stamps = stamps(&files);
+        let mut stamps = Vec::new(); // the first look compares what the files hold
         let mut refused_revocations = String::new();
         loop {
             let forced = tokio::select! {
@@ -171,7 +171,7 @@ async fn settle(files: &[PathBuf]) -> [u8; 32] {
 }
 
 /// One value for what all files hold; a directory stands for its listing.
-fn digest(files: &[PathBuf]) -> [u8; 32] {
+pub fn digest(files: &[PathBuf]) -> [u8; 32] {
     let mut all = Sha256::new();
     for path in files {
         all.update(path.as_os_str().as_encoded_bytes());

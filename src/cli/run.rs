@@ -51,6 +51,7 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
             return ExitCode::from(2);
         }
     };
+    let digest = reload::digest(&loaded.files);
     let revocations = match reload::read_revocations(loaded.snapshot.settings.revocations.as_deref()) {
         Ok(revocations) => revocations,
         Err(why) => {
@@ -76,7 +77,7 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
     let gateway = Gateway { live, metrics, resolver: Arc::default() };
     let serving = async {
         ready(listeners.proxy_address()?, listeners.admin_address()?)?;
-        serve(config.to_path_buf(), gateway, listeners, loaded.files).await
+        serve(config.to_path_buf(), gateway, listeners, loaded.files, digest).await
     };
     match runtime.block_on(serving) {
         Ok(true) => ExitCode::SUCCESS,
@@ -93,7 +94,7 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Vec<PathBuf>) -> io::Result<bool> {
+async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Vec<PathBuf>, digest: [u8; 32]) -> io::Result<bool> {
     let upstream = gateway.live.load().0.settings.upstream.address.clone();
     if let Err(error) = gateway.resolver.resolve(&upstream).await {
         tracing::warn!(%error, address = upstream, "the upstream's name does not resolve yet");
@@ -111,7 +112,7 @@ async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Vec
         metrics: Arc::clone(&gateway.metrics),
         resolver: Arc::<Resolver>::clone(&gateway.resolver),
     };
-    tokio::spawn(reloader.run(files, hangups));
+    tokio::spawn(reloader.run(files, digest, hangups));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tracing::info!(listen = %listeners.proxy_address()?, admin = %listeners.admin_address()?, version = env!("CARGO_PKG_VERSION"), "serving");
     server::serve(gateway, listeners, async move {
