@@ -17,7 +17,7 @@ help:
 	@echo "make test    every test: cases, properties, end to end with third-party verifiers"
 	@echo "make check   formatting, clippy and documentation, warnings are errors"
 	@echo "make bench   criterion figures of a decision and of signing"
-	@echo "make fuzz    the property tests with FUZZ_CASES (default 200000) inputs each"
+	@echo "make fuzz    properties and fuzz targets with FUZZ_CASES (default 200000) inputs each"
 	@echo "make deny    advisories, licences and banned crates (compiles cargo-deny the first time)"
 
 deps:
@@ -46,7 +46,8 @@ check: deps components
 
 FUZZ_CASES ?= 200000
 fuzz: deps
-	$(call timed,fuzz,PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked --test spec -- property::)
+	$(call timed,properties,PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked --test spec -- property::)
+	$(call timed,fuzz targets,PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked --test spec -- fuzz::)
 
 deny: deps
 	@cargo deny --version >/dev/null 2>&1 || { echo "installing cargo-deny"; cargo install --locked cargo-deny; }

@@ -69,7 +69,9 @@ fn request(headers: &[(&str, &str)]) -> Parts {
 
 fn decide(parts: &Parts, loaded: &Loaded, revocations: &Revocations) -> Admitted {
     let head = RequestHead::parse(parts).unwrap();
-    let rules = Rules { tenants: &loaded.snapshot.tenants, revocations };
+    let snapshot = &loaded.snapshot;
+    let rules =
+        Rules { tenants: &snapshot.tenants, revocations, sessions: &snapshot.sessions, request_id: "0123456789abcdef0123456789abcdef" };
     match admission::decide(&head, Body::NotRead, rules, NOW) {
         Decision::Forward(admitted) => admitted,
         other => panic!("{other:?}"),

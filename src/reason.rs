@@ -164,14 +164,26 @@ reasons! {
         "The user id has the form of a signed payload, so its HMAC could be replayed as another token format. Use ids that the host generates.";
     TokenRevoked = "token_revoked" 401 Token InvalidToken "Identity token revoked"
         "The secret that signed the token, or its subject, is in the revocations file.";
+    OriginChanged = "origin_changed" 403 Origin No "Origin differs from the session's"
+        "The session was minted for another origin, or with one where this call has none. Mint a new one on this page.";
+    OriginUnexpected = "origin_unexpected" 403 Origin No "Not for pages"
+        "This endpoint is for servers: a request with Origin or Sec-Fetch headers comes from a page, and a page must never hold the secret.";
+    VerificationSecretInvalid = "verification_secret_invalid" 403 Tenant No "Verification secret does not match"
+        "The verificationSecret is not the one configured for this product.";
     SessionInvalid = "session_invalid" 401 Session InvalidToken "Session token not valid"
         "The session token was not made by this gateway or cannot be verified any more. Mint a new one.";
+    SessionExpired = "session_expired" 401 Session InvalidToken "Session expired"
+        "The session token was ours and its time is over. Mint a new one and retry once.";
+    SessionRevoked = "session_revoked" 401 Session InvalidToken "Session revoked"
+        "The session, its embed key, its subject or the secret behind it was revoked. Mint a new one.";
     SubjectMismatch = "subject_mismatch" 403 Subject No "Subject mismatch"
         "An id beside the token differs from the token's subject. Send the id that the token was signed for, or none.";
     StepUpRequired = "step_up_required" 401 Policy StepUp "Step-up required"
         "The route needs a fresh, stronger authentication than the token shows. Confirm the user again and send a stepped-up token.";
     ClaimNotAllowed = "claim_not_allowed" 403 Policy No "Claim not allowed"
         "The route requires a claim value that the token does not have.";
+    RateLimited = "rate_limited" 429 Gateway No "Too many requests"
+        "This client asked too often. Wait as long as Retry-After says.";
     ClockBehind = "gateway_clock_behind" 503 Gateway No "Gateway clock wrong"
         "The gateway's clock shows a time before 2020, so no token can be judged. Fix the clock.";
     GatewayInternal = "gateway_internal" 500 Gateway No "Internal error"

@@ -13,6 +13,7 @@ use crate::clock::UnixTime;
 use crate::revocations::Revocations;
 use crate::secret::KeyBytes;
 use crate::tenant::Tenants;
+use crate::token::session::Sessions;
 
 /// `[server]`. Only the listeners need a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub struct Snapshot {
     pub tenants: Tenants,
     /// How the upstream is told.
     pub signer: Signer,
+    /// Our own session tokens.
+    pub sessions: Sessions,
     /// The rest.
     pub settings: Settings,
 }

@@ -66,6 +66,9 @@ fn tenants() -> Tenants {
         policy: Policy { audience: Audience::Anyone, routes: Vec::new(), step_up_max_age: Duration::from_secs(300) },
         answers: Default::default(),
         cors: Default::default(),
+        endpoints: Default::default(),
+        sessions: Default::default(),
+        streams: Default::default(),
     };
     Tenants::new(vec![Arc::new(tenant)]).unwrap()
 }
@@ -84,7 +87,7 @@ fn admitted(who: Who, now: UnixTime) -> Admitted {
     }
     let (parts, ()) = request.body(()).unwrap().into_parts();
     let (tenants, revocations) = (tenants(), Revocations::default());
-    let rules = Rules { tenants: &tenants, revocations: &revocations };
+    let rules = Rules { tenants: &tenants, revocations: &revocations, sessions: &Default::default(), request_id: "r" };
     match admission::decide(&RequestHead::parse(&parts).unwrap(), Body::NotRead, rules, now) {
         Decision::Forward(admitted) => admitted,
         other => panic!("{who:?}: {other:?}"),

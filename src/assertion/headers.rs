@@ -27,6 +27,7 @@ pub(super) const TENANT: HeaderName = HeaderName::from_static("x-identity-tenant
 pub(super) const AUDIENCE: HeaderName = HeaderName::from_static("x-identity-audience");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-identity-request-id");
 pub(super) const ORIGIN: HeaderName = HeaderName::from_static("x-identity-origin");
+pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("x-identity-session-id");
 pub(super) const SUBJECT: HeaderName = HeaderName::from_static("x-identity-subject");
 pub(super) const CLAIMS: HeaderName = HeaderName::from_static("x-identity-claims");
 pub(super) const METHOD: HeaderName = HeaderName::from_static("x-identity-method");
@@ -40,6 +41,7 @@ pub(super) const CLAIMED_SUBJECT: HeaderName = HeaderName::from_static("x-identi
 pub(crate) struct Identity<'a> {
     pub(crate) tenant: &'a str,
     pub(crate) origin: Option<&'a str>,
+    pub(crate) session: Option<&'a str>,
     pub(crate) who: Who<'a>,
 }
 
@@ -71,11 +73,11 @@ impl<'a> From<&'a Admitted> for Identity<'a> {
                 subject: subject.subject(),
                 claims: subject.claims(),
                 claims_json: Cow::Borrowed(subject.claims_json()),
-                method: subject.format().as_str(),
+                method: subject.method(),
                 stepped_up: stepped_up.as_ref(),
             }),
         };
-        Self { tenant: &admitted.tenant().id, origin: admitted.origin(), who }
+        Self { tenant: &admitted.tenant().id, origin: admitted.origin(), session: admitted.session(), who }
     }
 }
 
@@ -136,6 +138,9 @@ impl Collected {
         self.add(AUDIENCE, audience.clone())?;
         if let Some(origin) = identity.origin {
             self.add_encoded(ORIGIN, origin)?;
+        }
+        if let Some(session) = identity.session {
+            self.add_encoded(SESSION_ID, session)?;
         }
         match &identity.who {
             Who::Anonymous => Ok(()),

@@ -48,7 +48,7 @@ fn claims() -> Map<String, Value> {
 fn verified<'a>(subject: &'a str, claims: &'a Map<String, Value>, stepped_up: Option<&'a SteppedUp>) -> Identity<'a> {
     let claims_json = serde_json::to_string(claims).unwrap().into();
     let who = Who::Verified(Verified { subject, claims, claims_json, method: "jwt", stepped_up });
-    Identity { tenant: "acme", origin: Some("https://app.example.com"), who }
+    Identity { tenant: "acme", origin: Some("https://app.example.com"), session: None, who }
 }
 
 fn sent(signer: &Signer, identity: &Identity<'_>) -> Vec<(String, String)> {
@@ -68,10 +68,10 @@ fn names(sent: &[(String, String)]) -> Vec<&str> {
 fn levels_below_verified_name_no_subject() {
     let signer = signer(&[Scheme::HttpMessageSignatures]);
     let always = ["x-identity-level", "x-identity-tenant", "x-identity-audience"];
-    let anonymous = sent(&signer, &Identity { tenant: "acme", origin: None, who: Who::Anonymous });
+    let anonymous = sent(&signer, &Identity { tenant: "acme", origin: None, session: None, who: Who::Anonymous });
     assert_eq!(names(&anonymous), [&always[..], &["x-identity-request-id", "signature-input", "signature"]].concat());
     assert_eq!(value(&anonymous, "x-identity-level"), Some("anonymous"));
-    let claimed = sent(&signer, &Identity { tenant: "acme", origin: None, who: Who::Claimed("ada") });
+    let claimed = sent(&signer, &Identity { tenant: "acme", origin: None, session: None, who: Who::Claimed("ada") });
     let rest = ["x-identity-claimed-subject", "x-identity-request-id", "signature-input", "signature"];
     assert_eq!(names(&claimed), [&always[..], &rest].concat());
     assert_eq!(value(&claimed, "x-identity-level"), Some("claimed"));
@@ -126,7 +126,7 @@ fn nonces_differ() {
     let signer = signer(&[Scheme::HttpMessageSignatures]);
     let mut inputs = std::collections::HashSet::new();
     for _ in 0..100 {
-        let sent = sent(&signer, &Identity { tenant: "acme", origin: None, who: Who::Anonymous });
+        let sent = sent(&signer, &Identity { tenant: "acme", origin: None, session: None, who: Who::Anonymous });
         assert!(inputs.insert(value(&sent, "signature-input").unwrap().to_owned()));
     }
 }
@@ -169,7 +169,7 @@ fn the_jwt_scheme_says_the_same_in_one_header() {
 #[test]
 fn an_assertion_about_a_claimed_caller_has_no_subject() {
     let signer = signer(&[Scheme::Jwt]);
-    let sent = sent(&signer, &Identity { tenant: "acme", origin: None, who: Who::Claimed("ada") });
+    let sent = sent(&signer, &Identity { tenant: "acme", origin: None, session: None, who: Who::Claimed("ada") });
     assert_eq!(names(&sent), ["x-identity-request-id", "x-identity-assertion"], "mapped names wait for verified");
     let token = value(&sent, "x-identity-assertion").unwrap();
     let (_, told) = read(&signer, token, Algorithm::HS256, "assertion_secret_0123456789abcdef");
@@ -228,8 +228,8 @@ fn long_ids_are_refused() {
     let (fits, long) = ("é".repeat(341), "é".repeat(342));
     assert_eq!(deny(&verified(&fits, &none, None)), Ok(()));
     assert_eq!(deny(&verified(&long, &none, None)), Err("token_claims_too_large"));
-    assert_eq!(deny(&Identity { tenant: "a", origin: None, who: Who::Claimed(&fits) }), Ok(()));
-    assert_eq!(deny(&Identity { tenant: "a", origin: None, who: Who::Claimed(&long) }), Err("request_header_too_large"));
+    assert_eq!(deny(&Identity { tenant: "a", origin: None, session: None, who: Who::Claimed(&fits) }), Ok(()));
+    assert_eq!(deny(&Identity { tenant: "a", origin: None, session: None, who: Who::Claimed(&long) }), Err("request_header_too_large"));
     let mut huge = Map::new();
     huge.insert("x".to_owned(), Value::String("x".repeat(20_000)));
     assert_eq!(deny(&verified("ada", &huge, None)), Err("request_header_too_large"));
@@ -274,8 +274,8 @@ proptest! {
         let claims = claims();
         let signer = signer(&[Scheme::HttpMessageSignatures, Scheme::Jwt]);
         let identity = match level {
-            0 => Identity { tenant: "acme", origin: None, who: Who::Anonymous },
-            1 => Identity { tenant: "acme", origin: None, who: Who::Claimed("ada") },
+            0 => Identity { tenant: "acme", origin: None, session: None, who: Who::Anonymous },
+            1 => Identity { tenant: "acme", origin: None, session: None, who: Who::Claimed("ada") },
             _ => verified("ada", &claims, None),
         };
         let signed = signer.sign_identity(&identity, &TARGET, NOW).unwrap();
@@ -314,7 +314,7 @@ proptest! {
             let decoded = percent_encoding::percent_decode_str(value(&told, name).unwrap()).decode_utf8().unwrap().into_owned();
             prop_assert_eq!(&decoded, &text);
         }
-        let claimed = sent(&signer, &Identity { tenant: "acme", origin: None, who: Who::Claimed(&text) });
+        let claimed = sent(&signer, &Identity { tenant: "acme", origin: None, session: None, who: Who::Claimed(&text) });
         let decoded = percent_encoding::percent_decode_str(value(&claimed, "x-identity-claimed-subject").unwrap());
         prop_assert_eq!(decoded.decode_utf8().unwrap().into_owned(), text);
     }

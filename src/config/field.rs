@@ -16,7 +16,7 @@ use crate::request::embed_key::EmbedKey;
 use crate::request::origin::OriginRule;
 use crate::request::path::PathPattern;
 use crate::secret::Encoding;
-use crate::tenant::{MissingOrigin, OnExpired, UnsignedId};
+use crate::tenant::{MissingOrigin, OnExpired, OnStreamExpiry, UnsignedId};
 use crate::token::FormatName;
 
 /// What is wrong with a value. The sentence goes on after the key's name.
@@ -369,6 +369,7 @@ choices! {
     Audience, "\"anyone\"": "anyone" => Self::Anyone, "users" => Self::Users;
     MissingOrigin, "\"verified\"": "verified" => Self::Verified, "deny" => Self::Deny, "allow" => Self::Allow;
     UnsignedId, "\"deny\"": "deny" => Self::Deny, "claimed" => Self::Claimed;
+    OnStreamExpiry, "\"close\"": "finish" => Self::Finish, "close" => Self::Close;
     OnExpired, "\"deny\"": "deny" => Self::Deny, "anonymous" => Self::Anonymous;
     Level, "\"verified\"": "anonymous" => Self::Anonymous, "claimed" => Self::Claimed, "verified" => Self::Verified, "stepped_up" => Self::SteppedUp;
     Encoding, "\"text\"": "text" => Self::Text, "hex" => Self::Hex, "base64" => Self::Base64;

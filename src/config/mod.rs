@@ -17,6 +17,7 @@ pub mod preset;
 mod public_keys;
 mod routes;
 mod server;
+mod sessions;
 mod suggest;
 mod table;
 mod tenant;
@@ -124,13 +125,14 @@ fn snapshot(cx: &Context<'_>, path: &Path, generation: u64) -> Option<Snapshot> 
     let upstream = root.table("upstream");
     let signer = assertion::signer(&root, &upstream);
     let settings = server::settings(&root, &upstream);
+    let sessions = sessions::sessions(&root);
     let directory = tenants::directory(&root);
     let files: Vec<_> = directory.iter().filter_map(|file| Some((file, parse(cx, file)?))).collect();
     let tenants = tenants::tenants(&root, &files, &presets);
     root.finish();
     // A wrong clock denies every request by itself; it is no reason not to load.
     let loaded_at = clock::read().unwrap_or(UnixTime::from_millis(0));
-    Some(Snapshot { generation, loaded_at, tenants: tenants?, signer: signer?, settings })
+    Some(Snapshot { generation, loaded_at, tenants: tenants?, signer: signer?, sessions, settings })
 }
 
 /// Parses a document. Keys that stand twice are reported and the rest is read all the same; after any other error nothing

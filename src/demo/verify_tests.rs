@@ -34,7 +34,7 @@ fn signed_by(signer: &Signer, stepped_up: bool) -> HeaderMap {
     let at = SteppedUp { at: 1_799_999_990.0, aal: Some("mfa".to_owned()) };
     let claims_json = serde_json::to_string(&claims).unwrap().into();
     let vouched = Vouched { subject: "user 123", claims: &claims, claims_json, method: "jwt", stepped_up: stepped_up.then_some(&at) };
-    let identity = Identity { tenant: "acme", origin: Some("https://app.example.com"), who: Who::Verified(vouched) };
+    let identity = Identity { tenant: "acme", origin: Some("https://app.example.com"), session: None, who: Who::Verified(vouched) };
     signed_as(signer, &identity)
 }
 
@@ -73,7 +73,8 @@ fn what_the_gateway_signs_is_read_back() {
         body_covered: true,
     };
     assert_eq!(told, expected);
-    let claimed = signed_as(&signer("a1", SECRET, "agent"), &Identity { tenant: "acme", origin: None, who: Who::Claimed("ada") });
+    let claimed =
+        signed_as(&signer("a1", SECRET, "agent"), &Identity { tenant: "acme", origin: None, session: None, who: Who::Claimed("ada") });
     let told = verifier().verify(&received(&claimed), NOW).unwrap();
     assert_eq!((told.level, told.subject, told.claimed_subject.as_deref()), (Level::Claimed, None, Some("ada")));
 }
@@ -113,7 +114,7 @@ fn another_time_key_or_audience_is_refused() {
 #[test]
 fn an_added_identity_header_is_refused() {
     let signer = signer("a1", SECRET, "agent");
-    let anonymous = signed_as(&signer, &Identity { tenant: "acme", origin: None, who: Who::Anonymous });
+    let anonymous = signed_as(&signer, &Identity { tenant: "acme", origin: None, session: None, who: Who::Anonymous });
     assert!(verifier().verify(&received(&anonymous), NOW).is_ok());
     for name in ["x-identity-subject", "x_identity_subject", "x.identity.new", "xidentitylevel", "x-user-email", "x-doorward-x"] {
         let mut headers = anonymous.clone();

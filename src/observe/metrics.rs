@@ -30,6 +30,8 @@ pub enum Outcome {
     Forwarded(Level),
     /// Stopped.
     Denied(Reason),
+    /// Answered by one of our own endpoints, at this level.
+    Answered(Level),
     /// A preflight that was answered.
     Preflight,
     /// Went upstream and failed there or on the way back.
@@ -42,6 +44,7 @@ impl Outcome {
         match self {
             Self::Forwarded(_) => "forwarded",
             Self::Denied(_) => "denied",
+            Self::Answered(_) => "answered",
             Self::Preflight => "preflight",
             Self::Failed(..) => "failed",
         }
@@ -51,7 +54,7 @@ impl Outcome {
     pub const fn reason(self) -> Option<Reason> {
         match self {
             Self::Denied(reason) | Self::Failed(reason, _) => Some(reason),
-            Self::Forwarded(_) | Self::Preflight => None,
+            Self::Forwarded(_) | Self::Answered(_) | Self::Preflight => None,
         }
     }
 }
@@ -60,6 +63,7 @@ impl Outcome {
 #[derive(Debug)]
 pub struct TenantMetrics {
     forwarded: Vec<(Level, IntCounter)>,
+    answered: Vec<(Level, IntCounter)>,
     denied: HashMap<Reason, IntCounter>,
     failed: IntCounterVec,
     label: String,
@@ -73,6 +77,7 @@ impl TenantMetrics {
         match outcome {
             Outcome::Forwarded(level) => self.forwarded.iter().filter(|(l, _)| *l == level).for_each(|(_, c)| c.inc()),
             Outcome::Denied(reason) => self.denied.get(&reason).into_iter().for_each(IntCounter::inc),
+            Outcome::Answered(level) => self.answered.iter().filter(|(l, _)| *l == level).for_each(|(_, c)| c.inc()),
             Outcome::Preflight => self.preflight.inc(),
             // Rare enough for a label lookup.
             Outcome::Failed(reason, level) => {
@@ -272,11 +277,12 @@ impl Metrics {
 
 fn tenant_metrics(label: &str, requests: &IntCounterVec, would_deny: &IntCounterVec) -> TenantMetrics {
     let counter = |outcome: Outcome| {
-        let level = if let Outcome::Forwarded(level) = outcome { level.as_str() } else { "" };
+        let level = if let Outcome::Forwarded(level) | Outcome::Answered(level) = outcome { level.as_str() } else { "" };
         requests.with_label_values(&[label, outcome.as_str(), outcome.reason().map_or("", Reason::code), level])
     };
     let by_reason = |made: &dyn Fn(Reason) -> IntCounter| Reason::ALL.iter().map(|r| (*r, made(*r))).collect();
     TenantMetrics {
+        answered: Level::ALL.iter().map(|level| (*level, counter(Outcome::Answered(*level)))).collect(),
         forwarded: Level::ALL.iter().map(|level| (*level, counter(Outcome::Forwarded(*level)))).collect(),
         denied: by_reason(&|reason| counter(Outcome::Denied(reason))),
         preflight: counter(Outcome::Preflight),

@@ -90,6 +90,47 @@ impl<'a> RequestHead<'a> {
         Ok((scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token))
     }
 
+    /// The query parameter that may carry a session token, where a tenant allows it.
+    pub const SESSION_PARAMETER: &'static str = "session_token";
+
+    /// The session token among the subprotocols of a WebSocket handshake (`doorward.token.JWT`): a browser cannot set other
+    /// headers there.
+    ///
+    /// # Errors
+    /// `request_credential_ambiguous` for two of them.
+    pub fn websocket_token(&self) -> Result<Option<&'a str>, Denied> {
+        if !self.upgrade {
+            return Ok(None);
+        }
+        let mut tokens = subprotocols(self.headers).filter_map(|offered| offered.strip_prefix(TOKEN_SUBPROTOCOL));
+        match (tokens.next(), tokens.next()) {
+            (Some(_), Some(_)) => Err(Denied::new(Reason::CredentialAmbiguous, "two token subprotocols")),
+            (token, _) => Ok(token),
+        }
+    }
+
+    /// A navigation by a browser (`Sec-Fetch-Mode`, Fetch Metadata §2.2): a link that somebody was made to follow.
+    ///
+    /// # Errors
+    /// `request_header_refused` when the header was sent twice.
+    pub fn is_navigation(&self) -> Result<bool, Denied> {
+        Ok(self.header(&SEC_FETCH_MODE)?.is_some_and(|mode| mode.eq_ignore_ascii_case("navigate")))
+    }
+
+    /// A GET that asks for server-sent events and nothing else.
+    ///
+    /// # Errors
+    /// `request_header_refused` when the header was sent twice.
+    pub fn wants_event_stream(&self) -> Result<bool, Denied> {
+        Ok(*self.method == Method::GET
+            && self.header(&header::ACCEPT)?.is_some_and(|accept| accept.eq_ignore_ascii_case("text/event-stream")))
+    }
+
+    /// Whether the request comes from a page: browsers add these and scripts cannot remove them.
+    pub fn is_from_a_page(&self) -> bool {
+        self.origin.is_some() || self.headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
+    }
+
     /// All header fields, for removal and for the assertion's reserved names.
     pub fn headers(&self) -> &'a HeaderMap {
         self.headers
@@ -99,6 +140,18 @@ impl<'a> RequestHead<'a> {
     pub fn is_preflight(&self) -> bool {
         *self.method == Method::OPTIONS && self.origin.is_some() && self.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
+}
+
+/// What a session token is prefixed with among WebSocket subprotocols.
+pub const TOKEN_SUBPROTOCOL: &str = "doorward.token.";
+/// The subprotocol that the gateway answers with where the upstream chose none.
+pub const OWN_SUBPROTOCOL: &str = "doorward.v1";
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// The subprotocols that a handshake offers (RFC 6455 §11.3.4), in order.
+pub fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).map(str::trim).filter(|p| !p.is_empty())
 }
 
 /// The only reader of a single-valued header: `HeaderMap::get` would hide a duplicate.

@@ -7,7 +7,8 @@ use std::time::Instant;
 use rand::RngCore as _;
 
 use super::hold::Replay;
-use crate::admission::{Admitted, Denial};
+use crate::admission::{Admitted, Denial, OwnAnswer};
+use crate::client::Script;
 use crate::cors::PreflightAnswer;
 use crate::observe::metrics::InFlight;
 use crate::reason::Denied;
@@ -21,6 +22,10 @@ pub(super) enum State {
     Received,
     /// Answered here.
     Denied(Denial),
+    /// One of our own endpoints.
+    Own(OwnAnswer),
+    /// The page's script.
+    Script(&'static Script),
     /// A preflight, answered here.
     Preflight(PreflightAnswer),
     /// On its way upstream.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -15,18 +16,21 @@ use pingora::{Error, ErrorType, Result};
 
 use super::exchange::{Exchange, Forwarding, State};
 use super::hold::{self, Held, Replay};
-use super::{hygiene, respond, upstream};
+use super::limits::Limits;
+use super::{respond, upstream, wire};
 use crate::admission::{self, Admitted, Body, Decision, Denial, Rules};
 use crate::assertion::{Fields, Target};
+use crate::client;
 use crate::clock;
 use crate::observe::audit;
 use crate::observe::metrics::{InFlight, Metrics, Outcome, seconds};
+use crate::policy::Level;
 use crate::reason::{Denied, Reason};
 use crate::request::RequestHead;
 use crate::request::origin::Origin;
 use crate::resolver::Resolver;
-use crate::snapshot::Live;
-use crate::tenant::{Place, Tenant};
+use crate::snapshot::{Live, Snapshot};
+use crate::tenant::{Endpoint, Place, Tenant};
 
 /// Idle keep-alive connections are closed after this many seconds; the framework keeps them for ever.
 const KEEPALIVE_SECS: u64 = 60;
@@ -40,6 +44,7 @@ pub(super) struct Proxy {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) resolver: Arc<Resolver>,
+    pub(super) limits: Arc<Limits>,
 }
 
 #[async_trait]
@@ -54,9 +59,13 @@ impl ProxyHttp for Proxy {
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
         let client = session.as_downstream_mut();
-        client.set_keepalive(Some(KEEPALIVE_SECS));
+        // Not where the client (HTTP/1.0, or `Connection: close`) or a drain already said no.
+        if client.get_keepalive().is_some() {
+            client.set_keepalive(Some(KEEPALIVE_SECS));
+        }
         client.set_close_on_response_before_downstream_finish(false);
         client.set_total_drain_timeout(Some(DRAIN));
+        client.set_pipelining_enabled(true); // else the second request's first byte cuts off the first one's answer
         client.set_read_timeout(Some(CLIENT_SILENCE));
         client.set_write_timeout(Some(CLIENT_SILENCE));
         Ok(())
@@ -72,6 +81,8 @@ impl ProxyHttp for Proxy {
                 }
                 return Ok(false);
             }
+            State::Script(script) => respond::script(session, script, &exchange.request_id).await?,
+            State::Own(answer) => respond::own_answer(session, answer, &exchange.request_id).await?,
             State::Preflight(answer) => respond::preflight(session, answer, &exchange.request_id).await?,
             State::Denied(denial) => respond::deny(session, denial, &exchange.request_id).await?,
             State::Received => return Error::e_explain(ErrorType::InternalError, "undecided"),
@@ -82,7 +93,9 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         match &exchange.state {
             State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream),
-            State::Received | State::Denied(_) | State::Preflight(_) => Error::e_explain(ErrorType::InternalError, "not admitted"),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => {
+                Error::e_explain(ErrorType::InternalError, "not admitted")
+            }
         }
     }
 
@@ -150,17 +163,19 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let mut why = Denied::from(respond::reason_of(error));
+        // A client that broke the body's framing is still there to be told.
+        let mut why = wire::broken(session).unwrap_or_else(|| Denied::from(respond::reason_of(error)));
         let (tenant, readable_by) = match &mut exchange.state {
             State::Admitted(forwarding) => {
                 why = forwarding.failed.get_or_insert(why).clone();
                 (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
             }
-            State::Received | State::Denied(_) | State::Preflight(_) => (None, None),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => (None, None),
         };
         let denial = Denial { why, tenant, readable_by };
         let reason = denial.why.reason;
-        if reason != Reason::ClientDisconnected && session.response_written().is_none() {
+        let unanswered = session.response_written().is_none_or(|answer| answer.status.is_informational());
+        if reason != Reason::ClientDisconnected && unanswered {
             session.set_keepalive(None);
             if let Err(error) = respond::deny(session, &denial, &exchange.request_id).await {
                 tracing::debug!(%error, "the client did not take the error");
@@ -194,6 +209,11 @@ impl ProxyHttp for Proxy {
 
 impl Proxy {
     async fn judge(&self, session: &mut Session, exchange: &Exchange) -> Result<State> {
+        let wire = wire::head(session);
+        if wire.as_ref().map_or(true, |head| head.opaque) {
+            session.set_keepalive(None); // what follows is not watched
+        }
+        let clean = wire.map(drop);
         let mut held: Option<Held> = None;
         loop {
             let body = match &held {
@@ -202,7 +222,7 @@ impl Proxy {
                 Some(Held::TooLarge(_)) => Body::TooLarge,
                 Some(Held::TooSlow) => Body::TooSlow,
             };
-            match self.decide(session, body, exchange) {
+            match self.decide(session, clean.clone(), body, exchange) {
                 Judgement::Settled(Settled::Forward(forwarding)) => {
                     let (replay, whole) = replay_of(held);
                     return Ok(State::Admitted(Box::new(Forwarding { replay, whole, ..*forwarding })));
@@ -220,24 +240,27 @@ impl Proxy {
     }
 
     /// One pass of the pure part: hygiene, parse, decide.
-    fn decide(&self, session: &Session, body: Body<'_>, exchange: &Exchange) -> Judgement {
+    fn decide(&self, session: &Session, clean: Result<(), Denied>, body: Body<'_>, exchange: &Exchange) -> Judgement {
         let started = Instant::now();
         let tenants = &exchange.snapshot.tenants;
         let parts = session.req_header();
         let origin = Origin::of(&parts.headers).ok().flatten();
         let stop = |why: Denied| Judgement::Settled(Settled::Stop(State::Denied(admission::unknown(why, origin, tenants))));
         let Ok(now) = clock::read() else { return stop(Reason::ClockBehind.into()) };
-        let raw = session.as_downstream().as_http1().map(|h1| h1.get_headers_raw_bytes());
-        let clean = raw.map_or(Ok(()), |raw| hygiene::judge(&raw));
         let head = match clean.and_then(|()| RequestHead::parse(parts)) {
             Ok(head) => head,
             Err(why) => return stop(why),
         };
-        let rules = Rules { tenants, revocations: &exchange.revocations };
+        if let Some(own) = self.before_deciding(session, &head, &exchange.snapshot) {
+            return Judgement::Settled(Settled::Stop(own));
+        }
+        let rules =
+            Rules { tenants, revocations: &exchange.revocations, sessions: &exchange.snapshot.sessions, request_id: &exchange.request_id };
         let decision = admission::decide(&head, body, rules, now);
         self.metrics.decision.observe(seconds(started.elapsed()));
         match decision {
             Decision::NeedBody => Judgement::NeedBody(head.content_length),
+            Decision::Own(answer) => Judgement::Settled(Settled::Stop(State::Own(answer))),
             Decision::Preflight(answer) => Judgement::Settled(Settled::Stop(State::Preflight(answer))),
             Decision::Deny(denial) => Judgement::Settled(Settled::Stop(State::Denied(denial))),
             Decision::Forward(admitted) => {
@@ -257,6 +280,22 @@ impl Proxy {
         }
     }
 
+    /// What needs no tenant: the page's script, and the limit of the server-to-server mint.
+    fn before_deciding(&self, session: &Session, head: &RequestHead<'_>, snapshot: &Snapshot) -> Option<State> {
+        if !snapshot.sessions.are_on() {
+            return None;
+        }
+        if matches!(*head.method, Method::GET | Method::HEAD)
+            && let Some(script) = client::at(head.path.as_str())
+        {
+            return Some(State::Script(script));
+        }
+        let client = session.as_downstream().client_addr().and_then(|a| a.as_inet()).map(std::net::SocketAddr::ip);
+        let limited = snapshot.tenants.endpoint(head.method, &head.path) == Some(Endpoint::UserToken)
+            && client.is_some_and(|client| !self.limits.admits(client));
+        limited.then(|| State::Denied(admission::unknown(Reason::RateLimited.into(), head.origin, &snapshot.tenants)))
+    }
+
     fn log(&self, request: &RequestHeader, status: Option<u16>, failed: bool, exchange: &Exchange) {
         let (outcome, tenant, admitted, denied) = match &exchange.state {
             State::Admitted(forwarding) => {
@@ -267,6 +306,8 @@ impl Proxy {
                 (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), forwarding.failed.as_ref())
             }
             State::Denied(denial) => (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why)),
+            State::Own(answer) => (Outcome::Answered(answer.level), Some(&answer.tenant), None, None),
+            State::Script(_) => (Outcome::Answered(Level::Anonymous), None, None, None),
             State::Preflight(_) => (Outcome::Preflight, None, None, None),
             State::Received => (Outcome::Denied(Reason::ClientDisconnected), None, None, None),
         };

@@ -7,8 +7,9 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde_json::json;
 
-use crate::admission::{Admitted, Denial};
+use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::assertion::reserved::Reserved;
+use crate::client::Script;
 use crate::cors::{self, PreflightAnswer};
 use crate::policy::Level;
 use crate::reason::{Challenge, Reason};
@@ -33,6 +34,9 @@ pub(super) async fn deny(session: &mut Session, denial: &Denial, request_id: &st
     answer.insert_header(REASON, row.code)?;
     answer.insert_header(REQUEST_ID, request_id)?;
     answer.insert_header(header::VARY, "Origin")?;
+    if denial.why.reason == Reason::RateLimited {
+        answer.insert_header(header::RETRY_AFTER, 1)?; // the slowest bucket here refills in half a second
+    }
     if let Some(challenge) = challenge(denial) {
         answer.insert_header(header::WWW_AUTHENTICATE, challenge)?;
     }
@@ -45,6 +49,43 @@ pub(super) async fn deny(session: &mut Session, denial: &Denial, request_id: &st
     let framed = !matches!(denial.why.reason, Reason::RequestMalformed | Reason::BodyTooLarge | Reason::BodyTimeout);
     if !framed {
         session.set_keepalive(None);
+    }
+    write(session, answer, body).await
+}
+
+/// Serves the page's script. It is nobody's secret, so any page may load it, and check it by its hash.
+pub(super) async fn script(session: &mut Session, script: &Script, request_id: &str) -> Result<()> {
+    let known = session.req_header().headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let unchanged = known.flat_map(|v| v.split(',')).any(|tag| matches!(tag.trim(), "*") || tag.trim() == script.etag);
+    let mut answer = ResponseHeader::build(if unchanged { 304 } else { 200 }, Some(10))?;
+    answer.insert_header(header::ETAG, script.etag.as_str())?;
+    answer.insert_header(header::CACHE_CONTROL, "public, max-age=3600")?;
+    answer.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")?;
+    answer.insert_header("cross-origin-resource-policy", "cross-origin")?;
+    answer.insert_header(REQUEST_ID, request_id)?;
+    answer.insert_header(header::VARY, "Origin")?;
+    if unchanged {
+        return write(session, answer, Bytes::new()).await;
+    }
+    answer.insert_header(header::CONTENT_TYPE, script.content_type)?;
+    answer.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+    answer.insert_header(header::CONTENT_LENGTH, script.text.len())?;
+    write(session, answer, Bytes::from_static(script.text.as_bytes())).await
+}
+
+/// Answers one of our own endpoints.
+pub(super) async fn own_answer(session: &mut Session, own: &OwnAnswer, request_id: &str) -> Result<()> {
+    let body = Bytes::from(own.body.to_string());
+    let mut answer = ResponseHeader::build(200, Some(10))?;
+    answer.insert_header(header::CONTENT_TYPE, "application/json")?;
+    answer.insert_header(header::CONTENT_LENGTH, body.len())?;
+    answer.insert_header(header::CACHE_CONTROL, "no-store")?;
+    answer.insert_header(REQUEST_ID, request_id)?;
+    answer.insert_header(header::VARY, "Origin")?;
+    if let Some(origin) = &own.readable_by {
+        for (name, value) in cors::readable_by(origin, Some(&own.tenant)) {
+            answer.insert_header(name, value)?;
+        }
     }
     write(session, answer, body).await
 }

@@ -3,15 +3,18 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
+use crate::clock::UnixTime;
 use crate::policy::{Mode, Policy};
 use crate::reason::{Reason, Stage};
 use crate::request::body::Inspected;
 use crate::request::embed_key::EmbedKey;
 use crate::request::origin::{Origin, OriginRule};
-use crate::request::path::PathPattern;
+use crate::request::path::{Path, PathPattern};
+use crate::secret::KeyBytes;
 use crate::token::claims::ClaimRules;
 use crate::token::keys::KeyRing;
 
@@ -86,6 +89,86 @@ pub struct Answers {
     pub error: HashMap<Reason, String>,
 }
 
+/// One of the gateway's own endpoints, in a vendor's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `POST`: an identity token for a session token (Karta).
+    SessionTokens,
+    /// `GET`: theme and flags of an embed key (Karta).
+    EmbedConfig,
+    /// `POST`: a user id and its HMAC (Agentic Trust).
+    IdentityVerify,
+    /// `POST`: a JWT (Agentic Trust).
+    IdentityIdentify,
+    /// `POST`: server to server, a user for an identity JWT (Widgent's other edition).
+    UserToken,
+}
+
+impl Endpoint {
+    /// Every endpoint, with the key that names its path in `[tenant.endpoints]`.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::SessionTokens, "session_tokens"),
+        (Self::EmbedConfig, "embed_config"),
+        (Self::IdentityVerify, "identity_verify"),
+        (Self::IdentityIdentify, "identity_identify"),
+        (Self::UserToken, "user_token"),
+    ];
+
+    /// The one method that it answers.
+    pub const fn method(self) -> Method {
+        match self {
+            Self::EmbedConfig => Method::GET,
+            Self::SessionTokens | Self::IdentityVerify | Self::IdentityIdentify | Self::UserToken => Method::POST,
+        }
+    }
+}
+
+/// A tenant's endpoints and what they answer with.
+#[derive(Debug, Default)]
+pub struct Endpoints {
+    /// Where each is; an endpoint that is not listed is off.
+    pub paths: Vec<(Endpoint, PathPattern)>,
+    /// What `user_token` callers must show.
+    pub verification_secret: Option<KeyBytes>,
+    /// What `embed_config` answers.
+    pub embed_config: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A tenant's rules for session tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionRules {
+    /// Sessions that were minted earlier are revoked.
+    pub not_before: Option<UnixTime>,
+    /// Whether a stream may carry its session in the query.
+    pub in_query: bool,
+}
+
+/// What happens to a stream when the identity that opened it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStreamExpiry {
+    /// It may finish.
+    Finish,
+    /// It is closed.
+    Close,
+}
+
+/// A tenant's rules for streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamRules {
+    /// WebSockets.
+    pub websocket: OnStreamExpiry,
+    /// Server-sent events and other long answers.
+    pub events: OnStreamExpiry,
+    /// How long after the end a stream may go on before it is closed.
+    pub grace: Duration,
+}
+
+impl Default for StreamRules {
+    fn default() -> Self {
+        Self { websocket: OnStreamExpiry::Close, events: OnStreamExpiry::Finish, grace: Duration::from_secs(5) }
+    }
+}
+
 /// CORS names beyond the gateway's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CorsNames {
@@ -130,12 +213,23 @@ pub struct Tenant {
     pub answers: Answers,
     /// CORS names.
     pub cors: CorsNames,
+    /// The gateway's own endpoints.
+    pub endpoints: Endpoints,
+    /// Session tokens.
+    pub sessions: SessionRules,
+    /// Streams.
+    pub streams: StreamRules,
 }
 
 impl Tenant {
     /// Whether a page of this origin may call.
     pub fn allows(&self, origin: Origin<'_>) -> bool {
         self.origins.iter().any(|rule| rule.allows(origin))
+    }
+
+    /// Whether it has this endpoint here.
+    pub fn has_endpoint(&self, endpoint: Endpoint, path: &Path<'_>) -> bool {
+        self.endpoints.paths.iter().any(|(e, pattern)| *e == endpoint && pattern.covers(path))
     }
 
     /// The status this tenant answers a reason with.
@@ -155,6 +249,7 @@ pub struct Tenants {
     exact_origins: HashSet<Box<str>>,
     pattern_origins: Vec<OriginRule>,
     request_headers: BTreeSet<String>,
+    endpoint_paths: Vec<(Endpoint, PathPattern)>,
 }
 
 /// Two tenants that cannot live side by side.
@@ -205,6 +300,11 @@ impl Tenants {
                 OriginRule::Pattern { .. } => {}
             }
         }
+        for path in &tenant.endpoints.paths {
+            if !self.endpoint_paths.contains(path) {
+                self.endpoint_paths.push(path.clone());
+            }
+        }
         let placed = [&places.embed_key, &places.token, &places.asserted_id].into_iter().flatten();
         let placed = placed.filter_map(|place| if let Place::Header(name) = place { Some(name) } else { None });
         let names = placed.chain(&tenant.cors.allow_headers).map(|name| name.as_str().to_owned());
@@ -224,6 +324,12 @@ impl Tenants {
     /// Where any tenant's embed key may stand.
     pub fn key_places(&self) -> &[Place] {
         &self.key_places
+    }
+
+    /// The endpoint that some tenant has here.
+    pub fn endpoint(&self, method: &Method, path: &Path<'_>) -> Option<Endpoint> {
+        let here = |(endpoint, pattern): &&(Endpoint, PathPattern)| endpoint.method() == *method && pattern.covers(path);
+        self.endpoint_paths.iter().find(here).map(|(endpoint, _)| *endpoint)
     }
 
     /// Whether any tenant's page may have this origin.

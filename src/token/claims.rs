@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::FormatName;
 use super::claim_values::{Clock, id_text, malformed, time, usable_subject};
 use super::keys::IdentityKey;
+use super::session::{GrantLevel, Session};
 use crate::clock::UnixTime;
 use crate::reason::{Denied, Reason};
 
@@ -111,6 +112,7 @@ pub struct VerifiedSubject {
     issued_at: Option<f64>,
     expires_at: Option<f64>,
     stepped_up: Option<SteppedUp>,
+    by_session: bool,
 }
 
 /// Largest JSON of forwarded claims, in bytes.
@@ -143,7 +145,7 @@ impl ClaimRules {
             return Err(Reason::TokenExpired.into()); // last: only a token with nothing else wrong is merely expired
         }
         let (issued_at, expires_at) = (times.issued_at, times.expires_at);
-        Ok(VerifiedSubject { subject, claims, claims_json, format, key, issued_at, expires_at, stepped_up })
+        Ok(VerifiedSubject { subject, claims, claims_json, format, key, issued_at, expires_at, stepped_up, by_session: false })
     }
 
     /// A bare id says nothing but itself.
@@ -280,6 +282,34 @@ impl StepUpClaim {
 }
 
 impl VerifiedSubject {
+    /// The subject of a verified session. `key` is the session's parent, which the caller found among the tenant's live keys.
+    ///
+    /// # Errors
+    /// `session_invalid` when the session is not a verified one.
+    pub fn of_session(session: &Session, key: Arc<IdentityKey>) -> Result<Self, Denied> {
+        let grant = session.grant();
+        let (Some(subject), Some(proof), GrantLevel::Verified) = (&grant.sub, &grant.proof, grant.level) else {
+            return Err(Denied::new(Reason::SessionInvalid, "a verified session without subject or proof"));
+        };
+        usable_subject(subject)?;
+        Ok(Self {
+            subject: subject.clone(),
+            claims_json: serde_json::to_string(&grant.claims).map_err(|_| Reason::GatewayInternal)?,
+            claims: grant.claims.clone(),
+            format: proof.format().ok_or(Denied::new(Reason::SessionInvalid, "proof of an unknown format"))?,
+            key,
+            issued_at: proof.issued_at,
+            expires_at: Some(grant.exp as f64),
+            stepped_up: proof.stepped_up(),
+            by_session: true,
+        })
+    }
+
+    /// What proved it to this request: a format's name, or `session` (`X-Identity-Method`).
+    pub fn method(&self) -> &'static str {
+        if self.by_session { "session" } else { self.format.as_str() }
+    }
+
     /// The subject, exactly as signed (integers as decimal).
     pub fn subject(&self) -> &str {
         &self.subject
@@ -295,7 +325,7 @@ impl VerifiedSubject {
         &self.claims_json
     }
 
-    /// The format that proved it.
+    /// The format that proved it, to this request or to the mint.
     pub fn format(&self) -> FormatName {
         self.format
     }

@@ -11,6 +11,7 @@ pub mod karta_v2;
 pub mod keys;
 pub mod mint;
 mod segment;
+pub mod session;
 
 use crate::clock::UnixTime;
 use crate::reason::Denied;

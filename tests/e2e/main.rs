@@ -19,4 +19,5 @@ mod manual;
 mod operation;
 mod readme;
 mod reload;
+mod sessions;
 mod verification;

@@ -34,6 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("architecture::files_open_with_their_purpose", files_open_with_their_purpose),
         trial("architecture::files_are_short", files_are_short),
         trial("architecture::dependencies_say_why", dependencies_say_why),
+        trial("architecture::banned_crates_are_absent", banned_crates_are_absent),
     ]
 }
 
@@ -137,4 +138,18 @@ fn dependencies_say_why() -> Result<(), String> {
         }
     }
     none(wrong)
+}
+
+/// The bans of `deny.toml` hold without the tool that reads it, which takes long to compile.
+fn banned_crates_are_absent() -> Result<(), String> {
+    let policy: toml::Table = files::read("deny.toml").parse().map_err(|e| format!("deny.toml: {e}"))?;
+    let banned = policy["bans"]["deny"].as_array().ok_or("deny.toml has no bans")?;
+    let banned: Vec<_> = banned.iter().filter_map(|b| b["crate"].as_str()).collect();
+    let lock: toml::Table = files::read("Cargo.lock").parse().map_err(|e| format!("Cargo.lock: {e}"))?;
+    let packages = lock["package"].as_array().ok_or("Cargo.lock has no packages")?;
+    let names = packages.iter().filter_map(|p| p["name"].as_str());
+    if banned.is_empty() || !banned.contains(&"rsa") {
+        return Err("deny.toml does not ban rsa (RUSTSEC-2023-0071)".to_owned());
+    }
+    none(names.filter(|n| banned.contains(n)).map(|n| format!("{n} is banned and built in: cargo tree -i {n}")).collect())
 }

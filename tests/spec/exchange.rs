@@ -1,7 +1,7 @@
 //! One request through the decision, without sockets: raw bytes in, the decision as text out. Follows the server: parse the
 //! head, decide, hold the body where it is wanted, decide again.
 
-use doorward::admission::{self, Admitted, Body, Caller, Decision, Denial, Rules};
+use doorward::admission::{self, Admitted, Body, Caller, Decision, Denial, OwnAnswer, Rules};
 use doorward::clock::UnixTime;
 use doorward::reason::{Denied, Reason};
 use doorward::request::RequestHead;
@@ -60,7 +60,7 @@ pub(crate) fn decide(raw: &Raw, snapshot: &Snapshot, revocations: &Revocations, 
         Ok(head) => head,
         Err(why) => return Decision::Deny(admission::unknown(why, Origin::of(&parts.headers).ok().flatten(), tenants)),
     };
-    let rules = Rules { tenants, revocations };
+    let rules = Rules { tenants, revocations, sessions: &snapshot.sessions, request_id: "0123456789abcdef0123456789abcdef" };
     match admission::decide(&head, Body::NotRead, rules, now) {
         Decision::NeedBody => {
             let body = match raw.arrival {
@@ -99,9 +99,23 @@ pub(crate) fn describe(decision: &Decision) -> String {
             lines.sort();
             format!("preflight 204\n{}", lines.join("\n"))
         }
+        Decision::Own(answer) => own(answer),
         Decision::NeedBody => "need-body, though it was read".to_owned(),
         Decision::Deny(denial) => deny(denial),
     }
+}
+
+/// A session token is shown as what it grants.
+fn own(answer: &OwnAnswer) -> String {
+    let mut body = answer.body.clone();
+    for name in ["token", "session_token"] {
+        if let Some(token) = body.get_mut(name) {
+            let payload = token.as_str().and_then(|t| t.split('.').nth(1)).unwrap_or_default();
+            let payload = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload).unwrap();
+            *token = serde_json::from_slice(&payload).unwrap();
+        }
+    }
+    format!("answer 200 level={} tenant={}\nbody {body}", answer.level.as_str(), answer.tenant.id)
 }
 
 fn forward(admitted: &Admitted) -> String {
@@ -111,7 +125,7 @@ fn forward(admitted: &Admitted) -> String {
         Caller::Anonymous => {}
         Caller::Claimed(id) => line += &format!(" claimed={}", word(id.as_str())),
         Caller::Verified(who, stepped_up) => {
-            line += &format!(" subject={} method={} secret={}", word(who.subject()), who.format().as_str(), who.key().id);
+            line += &format!(" subject={} method={} secret={}", word(who.subject()), who.method(), who.key().id);
             if let Some(stepped_up) = stepped_up {
                 line += &format!(" stepped_up_at={}", stepped_up.at);
                 line += &stepped_up.aal.as_ref().map(|aal| format!(" aal={}", word(aal))).unwrap_or_default();
@@ -120,6 +134,9 @@ fn forward(admitted: &Admitted) -> String {
                 more = format!("\nclaims {}", serde_json::to_string(who.claims()).unwrap());
             }
         }
+    }
+    if let Some(session) = admitted.session() {
+        line += &format!(" session={session}");
     }
     if let Some(why) = admitted.would_deny() {
         line += &format!(" would_deny={}", why.reason);

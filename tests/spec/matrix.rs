@@ -202,6 +202,6 @@ fn cell(decision: &Decision) -> String {
             let reason = denial.why.reason;
             format!("{} {reason}", denial.tenant.as_ref().map_or(reason.row().status, |t| t.status(reason)))
         }
-        Decision::Preflight(_) | Decision::NeedBody => format!("{decision:?}"),
+        Decision::Preflight(_) | Decision::NeedBody | Decision::Own(_) => format!("{decision:?}"),
     }
 }

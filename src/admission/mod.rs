@@ -1,0 +1,212 @@
+//! THE order of checks. [`decide`] is a pure, synchronous function: no I/O, no clock, no framework. It walks states that
+//! only the state before can make (`KnownTenant` → `AllowedOrigin` → `Authenticated` → [`Admitted`]), so the order cannot
+//! change without changing types. Called by the server for every request; only an [`Admitted`] can be signed.
+
+mod authenticate;
+mod identify;
+mod own;
+mod shown;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::clock::UnixTime;
+use crate::cors::{self, PreflightAnswer};
+use crate::policy::Level;
+use crate::reason::{Denied, Reason};
+use crate::request::RequestHead;
+use crate::request::origin::Origin;
+use crate::revocations::Revocations;
+use crate::tenant::{Tenant, Tenants};
+use crate::token::claims::{SteppedUp, VerifiedSubject};
+use crate::token::session::Sessions;
+use authenticate::Authenticated;
+use identify::{AllowedOrigin, KnownTenant};
+use shown::Shown;
+
+/// What decisions are made by: one consistent set.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'w> {
+    /// All tenants.
+    pub tenants: &'w Tenants,
+    /// What is revoked.
+    pub revocations: &'w Revocations,
+    /// Our own session tokens.
+    pub sessions: &'w Sessions,
+    /// This request's id; a session that it mints gets the same.
+    pub request_id: &'w str,
+}
+
+/// How far a body got before this decision.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'b> {
+    /// Not asked for yet.
+    NotRead,
+    /// All of it.
+    Held(&'b [u8]),
+    /// Larger than may be held.
+    TooLarge,
+    /// Did not arrive in time.
+    TooSlow,
+}
+
+/// What to do with a request.
+#[derive(Debug)]
+pub enum Decision {
+    /// Forward it, with this signed.
+    Forward(Admitted),
+    /// Answer the preflight.
+    Preflight(PreflightAnswer),
+    /// Hold the body, then decide again.
+    NeedBody,
+    /// Answer it here: one of the gateway's own endpoints.
+    Own(OwnAnswer),
+    /// Stop.
+    Deny(Denial),
+}
+
+/// A stop, with what its answer needs.
+#[derive(Debug)]
+pub struct Denial {
+    /// Why.
+    pub why: Denied,
+    /// The tenant, where it was known by then.
+    pub tenant: Option<Arc<Tenant>>,
+    /// The origin whose page may read the answer.
+    pub readable_by: Option<String>,
+}
+
+/// The answer of one of the gateway's own endpoints: a 200 with a JSON body, never stored by anybody.
+#[derive(Debug)]
+pub struct OwnAnswer {
+    /// The body, in the vendor's shape.
+    pub body: Value,
+    /// Whose.
+    pub tenant: Arc<Tenant>,
+    /// The level that was proven or granted.
+    pub level: Level,
+    /// The origin whose page may read it.
+    pub readable_by: Option<String>,
+}
+
+/// An id that exactly one place outside a token asserts. Nobody signed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedId(String);
+
+impl ClaimedId {
+    /// The id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Who is talking.
+#[derive(Debug)]
+pub enum Caller {
+    /// Nobody in particular.
+    Anonymous,
+    /// Somebody by their own word.
+    Claimed(ClaimedId),
+    /// Somebody by the host's word, with the step-up that is fresh enough for this request.
+    Verified(VerifiedSubject, Option<SteppedUp>),
+}
+
+impl Caller {
+    /// How sure we are.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Anonymous => Level::Anonymous,
+            Self::Claimed(_) => Level::Claimed,
+            Self::Verified(_, None) => Level::Verified,
+            Self::Verified(_, Some(_)) => Level::SteppedUp,
+        }
+    }
+
+    /// The verified subject, where there is one.
+    pub fn verified(&self) -> Option<&VerifiedSubject> {
+        if let Self::Verified(subject, _) = self { Some(subject) } else { None }
+    }
+}
+
+/// The permit: this request may go to this tenant's upstream as this caller.
+#[derive(Debug)]
+pub struct Admitted {
+    tenant: Arc<Tenant>,
+    origin: Option<String>,
+    caller: Caller,
+    session: Option<String>,
+    would_deny: Option<Denied>,
+}
+
+impl Admitted {
+    /// Whose.
+    pub fn tenant(&self) -> &Arc<Tenant> {
+        &self.tenant
+    }
+
+    /// The page's origin, where there was one.
+    pub fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
+    }
+
+    /// Who is talking.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The id of the session that it came with, where it came with one: tells anonymous visitors apart.
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
+    /// In `monitor`: what `enforce` would have denied it for.
+    pub fn would_deny(&self) -> Option<&Denied> {
+        self.would_deny.as_ref()
+    }
+}
+
+/// Decides about one request.
+pub fn decide(head: &RequestHead<'_>, body: Body<'_>, rules: Rules<'_>, now: UnixTime) -> Decision {
+    if head.is_preflight() {
+        return preflight(head, rules.tenants);
+    }
+    if let Some(decision) = own::decide(head, body, rules, now) {
+        return decision;
+    }
+    let known = match KnownTenant::identify(head, rules, now) {
+        Ok(known) => known,
+        Err(why) => return Decision::Deny(unknown(why, head.origin, rules.tenants)),
+    };
+    let tenant = Arc::clone(&known.tenant);
+    let walk = || {
+        let page = AllowedOrigin::allow(known, head, rules.revocations, now)?;
+        let Some(shown) = Shown::collect(&page, head, body)? else { return Ok(None) };
+        let authenticated = Authenticated::authenticate(page, shown, rules.revocations, now)?;
+        authenticated.admit(head, now).map(Some)
+    };
+    match walk() {
+        Ok(Some(admitted)) => Decision::Forward(admitted),
+        Ok(None) => Decision::NeedBody,
+        Err(why) => Decision::Deny(denied(why, head, tenant)),
+    }
+}
+
+/// A stop before any tenant was known: readable by any tenant's pages.
+pub fn unknown(why: Denied, origin: Option<Origin<'_>>, tenants: &Tenants) -> Denial {
+    let readable_by = origin.filter(|o| tenants.any_allows(*o)).map(|o| o.as_str().to_owned());
+    Denial { why, tenant: None, readable_by }
+}
+
+/// A stop afterwards: readable by this tenant's pages only.
+fn denied(why: Denied, head: &RequestHead<'_>, tenant: Arc<Tenant>) -> Denial {
+    let readable_by = head.origin.filter(|o| tenant.allows(*o)).map(|o| o.as_str().to_owned());
+    Denial { why, tenant: Some(tenant), readable_by }
+}
+
+fn preflight(head: &RequestHead<'_>, tenants: &Tenants) -> Decision {
+    match head.origin.filter(|origin| tenants.any_allows(*origin)) {
+        Some(origin) => Decision::Preflight(cors::preflight(origin, tenants)),
+        None => Decision::Deny(unknown(Reason::OriginNotAllowed.into(), head.origin, tenants)),
+    }
+}
