@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod assertion;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod cors;

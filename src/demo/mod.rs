@@ -126,6 +126,7 @@ impl Demo {
             r#"[server]
 listen = "{listen}"
 admin = "{admin}"
+drain_delay = "0s"
 
 [upstream]
 address = "{upstream}"

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use crate::client;
 use crate::observe::metrics::Metrics;
 use crate::snapshot::Live;
 use crate::tenant::Tenant;
@@ -70,6 +71,7 @@ async fn status(State(admin): State<Admin>) -> Response {
         "ready": admin.ready.load(Ordering::Relaxed),
         "reloads": { "applied": applied, "refused": refused },
         "revocations": revocations.len(),
+        "scripts": client::scripts().iter().map(|s| json!({ "path": s.path, "integrity": s.integrity })).collect::<Vec<_>>(),
         "tenants": tenants,
     });
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body.to_string()).into_response()

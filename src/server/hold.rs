@@ -70,7 +70,8 @@ pub(super) async fn hold(session: &mut Session, length: Option<u64>, limit: usiz
 /// The framework's, when the client went away.
 pub(super) async fn tell_to_continue(session: &mut Session) -> Result<()> {
     let head = session.req_header();
-    if head.headers.contains_key(http::header::EXPECT) && head.version == http::Version::HTTP_11 {
+    let expects = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if head.headers.get_all(http::header::EXPECT).iter().any(expects) && head.version == http::Version::HTTP_11 {
         session.as_downstream_mut().write_continue_response().await?;
     }
     Ok(())

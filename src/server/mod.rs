@@ -5,9 +5,13 @@ mod admin;
 mod exchange;
 mod hold;
 mod hygiene;
+mod limits;
 mod proxy;
 mod respond;
+mod stream;
+mod streams;
 mod upstream;
+mod wire;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd as _;
@@ -16,10 +20,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pingora::proxy::http_proxy_service;
+use pingora::proxy::http_proxy;
 use pingora::server::Fds;
 use pingora::server::configuration::ServerConf;
 use pingora::services::Service as _;
+use pingora::services::listening::Service;
 use pingora_runtime::Runtime;
 use tokio::sync::watch;
 
@@ -99,16 +104,22 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     if let Some(probes) = listeners.probes {
         spawn_http(probes, admin::probes(shown))?;
     }
-    tokio::spawn(keep_resolved(gateway.clone()));
+    let limits = Arc::<limits::Limits>::default();
+    tokio::spawn(keep_house(gateway.clone(), Arc::clone(&limits)));
 
     // Each worker keeps its connections: no stealing, no lock between them.
     let runtime = Runtime::new_no_steal(settings.threads, "proxy");
-    let proxy =
-        proxy::Proxy { live: Arc::clone(&gateway.live), metrics: Arc::clone(&gateway.metrics), resolver: Arc::clone(&gateway.resolver) };
+    let proxy = proxy::Proxy {
+        live: Arc::clone(&gateway.live),
+        metrics: Arc::clone(&gateway.metrics),
+        resolver: Arc::clone(&gateway.resolver),
+        limits: Arc::clone(&limits),
+    };
     let name = listeners.proxy.local_addr()?.to_string();
     let mut fds = Fds::new();
     fds.add(name.clone(), listeners.proxy.into_raw_fd());
-    let mut service = http_proxy_service(&Arc::new(ServerConf::default()), proxy);
+    let strict = wire::Strict(Arc::new(http_proxy(&Arc::new(ServerConf::default()), proxy)));
+    let mut service = Service::new("proxy".to_owned(), strict);
     service.add_tcp(&name);
     let serving = runtime.get_handle().spawn(async move { service.start_service(Some(Arc::new(Mutex::new(fds))), closed, 1).await });
 
@@ -139,12 +150,14 @@ fn spawn_http(listener: TcpListener, router: axum::Router) -> std::io::Result<()
     Ok(())
 }
 
-async fn keep_resolved(gateway: Gateway) {
+/// Looks upstream names up again, and forgets idle clients.
+async fn keep_house(gateway: Gateway, limits: Arc<limits::Limits>) {
     loop {
         let address = gateway.live.load().0.settings.upstream.address.clone();
         if let Err(error) = gateway.resolver.resolve(&address).await {
             tracing::warn!(%error, address, "the upstream's name does not resolve; the last known addresses stay");
         }
+        limits.forget_idle();
         tokio::time::sleep(RESOLVE_EVERY).await;
     }
 }

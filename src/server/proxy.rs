@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -15,18 +16,21 @@ use pingora::{Error, ErrorType, Result};
 
 use super::exchange::{Exchange, Forwarding, State};
 use super::hold::{self, Held, Replay};
-use super::{hygiene, respond, upstream};
+use super::limits::Limits;
+use super::{respond, streams, upstream, wire};
 use crate::admission::{self, Admitted, Body, Decision, Denial, Rules};
 use crate::assertion::{Fields, Target};
+use crate::client;
 use crate::clock;
 use crate::observe::audit;
 use crate::observe::metrics::{InFlight, Metrics, Outcome, seconds};
+use crate::policy::Level;
 use crate::reason::{Denied, Reason};
-use crate::request::RequestHead;
 use crate::request::origin::Origin;
+use crate::request::{OWN_SUBPROTOCOL, RequestHead, TOKEN_SUBPROTOCOL, subprotocols};
 use crate::resolver::Resolver;
-use crate::snapshot::Live;
-use crate::tenant::{Place, Tenant};
+use crate::snapshot::{Live, Snapshot};
+use crate::tenant::{Endpoint, OnStreamExpiry, Place, Tenant};
 
 /// Idle keep-alive connections are closed after this many seconds; the framework keeps them for ever.
 const KEEPALIVE_SECS: u64 = 60;
@@ -40,6 +44,7 @@ pub(super) struct Proxy {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) resolver: Arc<Resolver>,
+    pub(super) limits: Arc<Limits>,
 }
 
 #[async_trait]
@@ -54,9 +59,13 @@ impl ProxyHttp for Proxy {
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
         let client = session.as_downstream_mut();
-        client.set_keepalive(Some(KEEPALIVE_SECS));
+        // Not where the client (HTTP/1.0, or `Connection: close`) or a drain already said no.
+        if client.get_keepalive().is_some() {
+            client.set_keepalive(Some(KEEPALIVE_SECS));
+        }
         client.set_close_on_response_before_downstream_finish(false);
         client.set_total_drain_timeout(Some(DRAIN));
+        client.set_pipelining_enabled(true); // else the second request's first byte cuts off the first one's answer
         client.set_read_timeout(Some(CLIENT_SILENCE));
         client.set_write_timeout(Some(CLIENT_SILENCE));
         Ok(())
@@ -72,6 +81,7 @@ impl ProxyHttp for Proxy {
                 }
                 return Ok(false);
             }
+            State::Script(script) => respond::script(session, script, &exchange.request_id).await?,
             State::Own(answer) => respond::own_answer(session, answer, &exchange.request_id).await?,
             State::Preflight(answer) => respond::preflight(session, answer, &exchange.request_id).await?,
             State::Denied(denial) => respond::deny(session, denial, &exchange.request_id).await?,
@@ -80,10 +90,10 @@ impl ProxyHttp for Proxy {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         match &exchange.state {
-            State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream),
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) => {
+            State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream, is_stream(session)),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => {
                 Error::e_explain(ErrorType::InternalError, "not admitted")
             }
         }
@@ -98,7 +108,7 @@ impl ProxyHttp for Proxy {
         forwarding.first_piece = true;
         let target = forwarding.query.as_ref().map_or_else(|| forwarding.path.clone(), |q| format!("{}?{q}", forwarding.path));
         request.set_uri(target.parse().map_err(|_| internal("target does not parse"))?);
-        remove_credentials(request, forwarding.admitted.tenant());
+        remove_credentials(request, forwarding.admitted.tenant())?;
         rebuild_forwarded(request, session)?;
         let body = forwarding.replay.as_ref().filter(|_| forwarding.whole).map(|replay| replay.bytes().as_ref());
         let target = Target {
@@ -130,11 +140,35 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    async fn response_filter(&self, _: &mut Session, answer: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
-        if let State::Admitted(forwarding) = &exchange.state {
-            respond::own(answer, &forwarding.admitted, exchange.snapshot.signer.reserved(), &exchange.request_id)?;
+    async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+        let request_id = exchange.request_id.clone();
+        let snapshot = Arc::clone(&exchange.snapshot);
+        let Some(forwarding) = exchange.forwarding() else { return Ok(()) };
+        respond::own(answer, &forwarding.admitted, snapshot.signer.reserved(), &request_id)?;
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            respond::choose_subprotocol(session, answer)?;
+            session.as_downstream_mut().set_read_timeout(None); // an idle WebSocket is no slow client
+        }
+        forwarding.stream = streams::of(session, answer, &forwarding.admitted, &self.live);
+        if let Some(stream) = &forwarding.stream {
+            wire::end_in_time(session, Arc::clone(stream));
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        piece: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        if let Some(forwarding) = exchange.forwarding()
+            && let (Some(stream), Some(piece)) = (&forwarding.stream, piece)
+        {
+            stream.passes(piece);
+        }
+        Ok(None)
     }
 
     async fn connected_to_upstream(
@@ -153,17 +187,22 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let mut why = Denied::from(respond::reason_of(error));
+        // A client that broke the body's framing is still there to be told.
+        let mut why = wire::broken(session).unwrap_or_else(|| Denied::from(respond::reason_of(error)));
         let (tenant, readable_by) = match &mut exchange.state {
             State::Admitted(forwarding) => {
+                if let Some(reason) = forwarding.stream.as_ref().and_then(|stream| stream.was_ended()) {
+                    why = Denied::new(reason, "the stream was ended");
+                }
                 why = forwarding.failed.get_or_insert(why).clone();
                 (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
             }
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) => (None, None),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => (None, None),
         };
         let denial = Denial { why, tenant, readable_by };
         let reason = denial.why.reason;
-        if reason != Reason::ClientDisconnected && session.response_written().is_none() {
+        let unanswered = session.response_written().is_none_or(|answer| answer.status.is_informational());
+        if reason != Reason::ClientDisconnected && unanswered {
             session.set_keepalive(None);
             if let Err(error) = respond::deny(session, &denial, &exchange.request_id).await {
                 tracing::debug!(%error, "the client did not take the error");
@@ -187,6 +226,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        wire::end_no_more(session);
         let status = session.response_written().map(|answer| answer.status.as_u16());
         if let Some(error) = error {
             tracing::debug!(request_id = exchange.request_id, %error, "the exchange failed");
@@ -197,6 +237,11 @@ impl ProxyHttp for Proxy {
 
 impl Proxy {
     async fn judge(&self, session: &mut Session, exchange: &Exchange) -> Result<State> {
+        let wire = wire::head(session);
+        if wire.as_ref().map_or(true, |head| head.opaque) {
+            session.set_keepalive(None); // what follows is not watched
+        }
+        let clean = wire.map(drop);
         let mut held: Option<Held> = None;
         loop {
             let body = match &held {
@@ -205,7 +250,7 @@ impl Proxy {
                 Some(Held::TooLarge(_)) => Body::TooLarge,
                 Some(Held::TooSlow) => Body::TooSlow,
             };
-            match self.decide(session, body, exchange) {
+            match self.decide(session, clean.clone(), body, exchange) {
                 Judgement::Settled(Settled::Forward(forwarding)) => {
                     let (replay, whole) = replay_of(held);
                     return Ok(State::Admitted(Box::new(Forwarding { replay, whole, ..*forwarding })));
@@ -223,19 +268,20 @@ impl Proxy {
     }
 
     /// One pass of the pure part: hygiene, parse, decide.
-    fn decide(&self, session: &Session, body: Body<'_>, exchange: &Exchange) -> Judgement {
+    fn decide(&self, session: &Session, clean: Result<(), Denied>, body: Body<'_>, exchange: &Exchange) -> Judgement {
         let started = Instant::now();
         let tenants = &exchange.snapshot.tenants;
         let parts = session.req_header();
         let origin = Origin::of(&parts.headers).ok().flatten();
         let stop = |why: Denied| Judgement::Settled(Settled::Stop(State::Denied(admission::unknown(why, origin, tenants))));
         let Ok(now) = clock::read() else { return stop(Reason::ClockBehind.into()) };
-        let raw = session.as_downstream().as_http1().map(|h1| h1.get_headers_raw_bytes());
-        let clean = raw.map_or(Ok(()), |raw| hygiene::judge(&raw));
         let head = match clean.and_then(|()| RequestHead::parse(parts)) {
             Ok(head) => head,
             Err(why) => return stop(why),
         };
+        if let Some(own) = self.before_deciding(session, &head, &exchange.snapshot) {
+            return Judgement::Settled(Settled::Stop(own));
+        }
         let rules =
             Rules { tenants, revocations: &exchange.revocations, sessions: &exchange.snapshot.sessions, request_id: &exchange.request_id };
         let decision = admission::decide(&head, body, rules, now);
@@ -255,11 +301,28 @@ impl Proxy {
                     replay: None,
                     whole: false,
                     first_piece: false,
+                    stream: None,
                     since: Instant::now(),
                     failed: None,
                 })))
             }
         }
+    }
+
+    /// What needs no tenant: the page's script, and the limit of the server-to-server mint.
+    fn before_deciding(&self, session: &Session, head: &RequestHead<'_>, snapshot: &Snapshot) -> Option<State> {
+        if !snapshot.sessions.are_on() {
+            return None;
+        }
+        if matches!(*head.method, Method::GET | Method::HEAD)
+            && let Some(script) = client::at(head.path.as_str())
+        {
+            return Some(State::Script(script));
+        }
+        let client = session.as_downstream().client_addr().and_then(|a| a.as_inet()).map(std::net::SocketAddr::ip);
+        let limited = snapshot.tenants.endpoint(head.method, &head.path) == Some(Endpoint::UserToken)
+            && client.is_some_and(|client| !self.limits.admits(client));
+        limited.then(|| State::Denied(admission::unknown(Reason::RateLimited.into(), head.origin, &snapshot.tenants)))
     }
 
     fn log(&self, request: &RequestHeader, status: Option<u16>, failed: bool, exchange: &Exchange) {
@@ -273,6 +336,7 @@ impl Proxy {
             }
             State::Denied(denial) => (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why)),
             State::Own(answer) => (Outcome::Answered(answer.level), Some(&answer.tenant), None, None),
+            State::Script(_) => (Outcome::Answered(Level::Anonymous), None, None, None),
             State::Preflight(_) => (Outcome::Preflight, None, None, None),
             State::Received => (Outcome::Denied(Reason::ClientDisconnected), None, None, None),
         };
@@ -324,14 +388,22 @@ fn internal(why: &'static str) -> Box<Error> {
     Error::explain(ErrorType::InternalError, why)
 }
 
+/// Streams are silent for as long as they like: they are exempt from the upstream's read timeout by this rule.
+fn is_stream(session: &Session) -> bool {
+    let head = session.req_header();
+    let accepts = head.headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    head.headers.contains_key(header::UPGRADE) || accepts.flat_map(|v| v.split(',')).any(|t| t.trim().starts_with("text/event-stream"))
+}
+
 /// Query parameters that are credentials or embed keys of this tenant.
 fn credential_queries(tenant: &Tenant) -> impl Iterator<Item = &str> {
     let places = tenant.places.embed_key.iter().chain(&tenant.places.token);
-    places.filter_map(|place| if let Place::Query(name) = place { Some(name.as_str()) } else { None })
+    let placed = places.filter_map(|place| if let Place::Query(name) = place { Some(name.as_str()) } else { None });
+    placed.chain(tenant.sessions.in_query.then_some(RequestHead::SESSION_PARAMETER))
 }
 
 /// The client's credentials and its own word about who it is stop here; `Expect` was answered here.
-fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) {
+fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) -> Result<()> {
     request.remove_header(&header::AUTHORIZATION);
     request.remove_header(&header::EXPECT);
     let places = &tenant.places;
@@ -340,6 +412,18 @@ fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) {
             request.remove_header(name);
         }
     }
+    if request.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+        let ours = |offered: &&str| *offered == OWN_SUBPROTOCOL || offered.starts_with(TOKEN_SUBPROTOCOL);
+        let others = subprotocols(&request.headers).filter(|offered| !ours(offered)).collect::<Vec<_>>().join(", ");
+        request.remove_header(&header::SEC_WEBSOCKET_PROTOCOL);
+        if !others.is_empty() {
+            request.insert_header(header::SEC_WEBSOCKET_PROTOCOL, others)?;
+        }
+    }
+    if tenant.streams.events == OnStreamExpiry::Close {
+        request.remove_header(&header::ACCEPT_ENCODING); // an encoded stream could only be cut
+    }
+    Ok(())
 }
 
 /// Nobody in front of us is trusted to say who the client is: the whole family is rebuilt.

@@ -9,9 +9,11 @@ use serde_json::json;
 
 use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::assertion::reserved::Reserved;
+use crate::client::Script;
 use crate::cors::{self, PreflightAnswer};
 use crate::policy::Level;
 use crate::reason::{Challenge, Reason};
+use crate::request::{OWN_SUBPROTOCOL, TOKEN_SUBPROTOCOL, subprotocols};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REASON: HeaderName = HeaderName::from_static("x-doorward-reason");
@@ -33,6 +35,9 @@ pub(super) async fn deny(session: &mut Session, denial: &Denial, request_id: &st
     answer.insert_header(REASON, row.code)?;
     answer.insert_header(REQUEST_ID, request_id)?;
     answer.insert_header(header::VARY, "Origin")?;
+    if denial.why.reason == Reason::RateLimited {
+        answer.insert_header(header::RETRY_AFTER, 1)?; // the slowest bucket here refills in half a second
+    }
     if let Some(challenge) = challenge(denial) {
         answer.insert_header(header::WWW_AUTHENTICATE, challenge)?;
     }
@@ -47,6 +52,26 @@ pub(super) async fn deny(session: &mut Session, denial: &Denial, request_id: &st
         session.set_keepalive(None);
     }
     write(session, answer, body).await
+}
+
+/// Serves the page's script. It is nobody's secret, so any page may load it, and check it by its hash.
+pub(super) async fn script(session: &mut Session, script: &Script, request_id: &str) -> Result<()> {
+    let known = session.req_header().headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let unchanged = known.flat_map(|v| v.split(',')).any(|tag| matches!(tag.trim(), "*") || tag.trim() == script.etag);
+    let mut answer = ResponseHeader::build(if unchanged { 304 } else { 200 }, Some(10))?;
+    answer.insert_header(header::ETAG, script.etag.as_str())?;
+    answer.insert_header(header::CACHE_CONTROL, "public, max-age=3600")?;
+    answer.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")?;
+    answer.insert_header("cross-origin-resource-policy", "cross-origin")?;
+    answer.insert_header(REQUEST_ID, request_id)?;
+    answer.insert_header(header::VARY, "Origin")?;
+    if unchanged {
+        return write(session, answer, Bytes::new()).await;
+    }
+    answer.insert_header(header::CONTENT_TYPE, script.content_type)?;
+    answer.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+    answer.insert_header(header::CONTENT_LENGTH, script.text.len())?;
+    write(session, answer, Bytes::from_static(script.text.as_bytes())).await
 }
 
 /// Answers one of our own endpoints.
@@ -123,6 +148,19 @@ pub(super) fn own(answer: &mut ResponseHeader, admitted: &Admitted, reserved: &R
     }
     if admitted.caller().level() > Level::Anonymous {
         keep_private(answer)?;
+    }
+    Ok(())
+}
+
+/// Chrome fails a handshake that offered subprotocols and got none (WebSockets Standard §3.1): where the upstream chose none
+/// and ours was offered, the answer is ours. The one that carries a token is never echoed.
+pub(super) fn choose_subprotocol(session: &Session, answer: &mut ResponseHeader) -> Result<()> {
+    let chosen = subprotocols(&answer.headers).any(|chosen| !chosen.starts_with(TOKEN_SUBPROTOCOL));
+    if !chosen {
+        answer.remove_header(&header::SEC_WEBSOCKET_PROTOCOL);
+        if subprotocols(&session.req_header().headers).any(|offered| offered == OWN_SUBPROTOCOL) {
+            answer.insert_header(header::SEC_WEBSOCKET_PROTOCOL, OWN_SUBPROTOCOL)?;
+        }
     }
     Ok(())
 }

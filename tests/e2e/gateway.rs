@@ -29,7 +29,7 @@ pub fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Lines that a process wrote, as they come.
-type Lines = Arc<Mutex<Vec<String>>>;
+pub type Lines = Arc<Mutex<Vec<String>>>;
 
 /// A running gateway.
 pub struct Gateway {
@@ -193,7 +193,8 @@ impl Drop for Gateway {
     }
 }
 
-fn keep(pipe: impl std::io::Read + Send + 'static) -> Lines {
+/// Keeps what a process writes.
+pub fn keep(pipe: impl std::io::Read + Send + 'static) -> Lines {
     let lines = Lines::default();
     let kept = Arc::clone(&lines);
     thread::spawn(move || {

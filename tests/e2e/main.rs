@@ -9,10 +9,15 @@ mod upstream;
 mod verifiers;
 
 mod bodies;
+mod cli;
 mod cors;
+mod demo;
 mod forwarding;
 mod hostile;
 mod hygiene;
 mod operation;
+mod readme;
 mod reload;
+mod sessions;
+mod streams;
 mod verification;
