@@ -247,3 +247,105 @@ async fn expired_token(State(host): State<Arc<Host>>, headers: HeaderMap) -> Res
     let token = host.signed_in(&headers).map(|user| host.token(user, from, json!({}))).transpose()?;
     Ok(Json(json!({ "token": token })))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "http://localhost:";
+
+    struct Browser {
+        url: String,
+        cookie: String,
+    }
+
+    /// A page with a secret that would be recognised anywhere.
+    async fn open() -> Browser {
+        crate::install_crypto();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("{OWN}{}", listener.local_addr().unwrap().port());
+        let settings = Settings {
+            origins: vec![url.clone()],
+            gateway: "http://127.0.0.1:8080".to_owned(),
+            embed_key: "pk_demo_0123456789abcdef".to_owned(),
+            identity: KeyBytes::new(b"THE-SECRET-0123456789-THE-SECRET".to_vec()),
+        };
+        tokio::spawn(serve(listener, settings));
+        Browser { url, cookie: String::new() }
+    }
+
+    impl Browser {
+        /// Status and text; takes the cookie that comes.
+        async fn ask(&mut self, method: &'static str, path: &str, headers: &[(&'static str, &str)], body: &'static str) -> (u16, String) {
+            let (url, cookie) = (format!("{}{path}", self.url), self.cookie.clone());
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+            let (status, set, text) = tokio::task::spawn_blocking(move || {
+                let agent = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent();
+                let mut request =
+                    http::Request::builder().method(method).uri(url).header("cookie", cookie).header("content-type", "application/json");
+                for (name, value) in headers {
+                    request = request.header(name, value);
+                }
+                let mut answer = agent.run(request.body(body).unwrap()).unwrap();
+                let set = answer.headers().get_all("set-cookie").iter().next().map(|v| v.to_str().unwrap().to_owned());
+                (answer.status().as_u16(), set, answer.body_mut().read_to_string().unwrap())
+            })
+            .await
+            .unwrap();
+            if let Some(set) = set {
+                assert!(set.ends_with("; HttpOnly; SameSite=Strict"), "{set}");
+                self.cookie = set.split(';').next().unwrap().to_owned();
+            }
+            assert!(!text.contains("THE-SECRET"), "{path} shows the secret");
+            (status, text)
+        }
+
+        async fn post(&mut self, path: &str, body: &'static str) -> Value {
+            let own = self.url.clone();
+            let (status, text) = self.ask("POST", path, &[("origin", &own)], body).await;
+            assert_eq!(status, 200, "{path}: {text}");
+            serde_json::from_str(&text).unwrap()
+        }
+    }
+
+    fn claims(answer: &Value) -> Value {
+        let payload = answer["token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+        serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tokens_are_for_whoever_is_signed_in() {
+        let mut browser = open().await;
+        assert_eq!(browser.post("/host/identity-token", "{}").await, json!({ "token": null }), "nobody before the page");
+        let (_, page) = browser.ask("GET", "/", &[], "").await;
+        assert!(page.contains("http://127.0.0.1:8080/doorward.js") && page.contains("pk_demo_0123456789abcdef") && !page.contains("{{"));
+        assert_eq!(claims(&browser.post("/host/identity-token", "{}").await)["sub"], "user_1815");
+        let confirmed = claims(&browser.post("/host/confirm", "{}").await);
+        assert_eq!((&confirmed["amr"], &confirmed["auth_time"]), (&json!(["mfa"]), &confirmed["iat"]));
+        let now = clock::read().unwrap().secs();
+        let expired = claims(&browser.post("/host/expired-token", "{}").await);
+        assert!(expired["exp"].as_u64().unwrap() < now - 120, "{expired}");
+        let before = browser.cookie.clone();
+        browser.post("/host/sign-in", r#"{"user":"grace"}"#).await;
+        assert_ne!(before, browser.cookie, "a sign-in has a cookie of its own");
+        assert_eq!(claims(&browser.post("/host/identity-token", "{}").await)["name"], "Grace Hopper");
+        let old = Browser { url: browser.url.clone(), cookie: before }.post("/host/identity-token", "{}").await;
+        assert_eq!(old, json!({ "token": null }), "the old cookie is nobody's");
+        browser.post("/host/sign-out", "{}").await;
+        assert_eq!(browser.post("/host/identity-token", "{}").await, json!({ "token": null }));
+        browser.ask("GET", "/", &[], "").await;
+        assert_eq!(browser.ask("GET", "/host/me", &[], "").await.1, r#"{"user":null}"#, "a reload does not sign in again");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn other_pages_and_other_names_get_nothing() {
+        let mut browser = open().await;
+        browser.ask("GET", "/", &[], "").await;
+        for origin in [&[("origin", "http://evil.test")][..], &[], &[("origin", "null")]] {
+            assert_eq!(browser.ask("POST", "/host/identity-token", origin, "{}").await.0, 403, "{origin:?}");
+        }
+        assert_eq!(browser.ask("GET", "/host/me", &[("host", "evil.test")], "").await.0, 403);
+        let own = browser.url.clone();
+        assert_eq!(browser.ask("POST", "/host/sign-in", &[("origin", &own)], r#"{"user":"root"}"#).await.0, 404);
+    }
+}

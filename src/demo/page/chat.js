@@ -54,4 +54,5 @@ function refuse(error) {
   const code = document.createElement('code');
   code.textContent = error.reason ?? 'no answer';
   bubble.append('Refused by the gateway: ', code, `. ${EXPLAINED[error.reason] ?? error.message}`);
+  messages.scrollTop = messages.scrollHeight;
 }

@@ -62,7 +62,10 @@ function refused(reason, what) {
   if (reason && reason !== 'identity_changed') note(`${what}: ${reason}`, 'bad');
 }
 
-const look = async () => refused(await askAgent(doorward), 'The gateway refused');
+/** What the agent sees now; a refusal shows there. */
+async function look() {
+  if ((await askAgent(doorward)) === 'identity_changed') await catchUp();
+}
 
 /** Everything of the old user goes before anything of the new one comes. */
 async function become(next) {
