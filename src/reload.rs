@@ -1,6 +1,6 @@
 //! Hot reload. Files are watched (in-place writes, renames, Kubernetes' `..data` symlink swap) and looked at twice a second
-//! besides; SIGHUP asks for it too. A configuration is put in force whole or not at all: the last good stays, and a metric
-//! and a log line tell. Revocations are read first and on their own, so they apply while the rest is refused.
+//! besides; SIGHUP asks for it too. A configuration is put in force whole or not at all, but for files of a tenant directory:
+//! each keeps its own tenant as it was. The last good stays, and a metric and a log line tell. Revocations are read first and on their own, so they apply while the rest is refused.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -107,8 +107,9 @@ impl Reloader {
     /// One attempt; returns what to watch from now on.
     async fn reload(&self) -> Vec<PathBuf> {
         let (path, metrics) = (self.path.clone(), Arc::clone(&self.metrics));
-        let generation = self.live.load().0.generation + 1;
-        let loading = move || config::load(&path, generation, &|tenant, secret| metrics.usage(tenant, secret));
+        let before = self.live.load().0;
+        let usage = move |tenant: &str, secret: &str| metrics.usage(tenant, secret);
+        let loading = move || config::reload(&path, before.generation + 1, &usage, &before.tenants);
         let result = tokio::task::spawn_blocking(loading).await;
         let now = clock::read();
         match (result, now) {
@@ -134,9 +135,18 @@ impl Reloader {
     }
 
     async fn apply(&self, loaded: Loaded, now: clock::UnixTime) -> Vec<PathBuf> {
-        let Loaded { snapshot, warnings, files, .. } = loaded;
+        let Loaded { snapshot, warnings, files, refused, .. } = loaded;
         for warning in warnings {
             tracing::warn!("{warning}");
+        }
+        for file in &refused {
+            let path = file.path.display();
+            for problem in &file.problems {
+                match &file.kept {
+                    Some(tenant) => tracing::error!("{path} refused, tenant {tenant} stays as it was:\n{problem}"),
+                    None => tracing::error!("{path} refused, its tenant is not served:\n{problem}"),
+                }
+            }
         }
         let before = self.live.load().0;
         let (old, new) = (&before.settings.server, &snapshot.settings.server);
@@ -149,8 +159,9 @@ impl Reloader {
         let generation = snapshot.generation;
         self.metrics.prepare(&snapshot.tenants, snapshot.settings.max_tenants);
         self.live.swap(snapshot);
-        self.metrics.reloaded(Reload::Applied, generation, now);
-        tracing::info!(generation, "configuration applied");
+        let result = if refused.is_empty() { Reload::Applied } else { Reload::Partial };
+        self.metrics.reloaded(result, generation, now);
+        tracing::info!(generation, refused_files = refused.len(), "configuration applied");
         self.revoke(&mut String::new());
         files
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::KeyInUse;
-use super::context::Sharing;
 use super::diagnostic::{Code, Diagnostic, Site};
 use super::field::{Complaint, Id, Word};
 use super::header::{AnyHeader, OwnHeader};
 use super::material;
+use super::once::Sharing;
 use super::server::duration;
 use super::table::Table;
 use crate::assertion::{AssertionKey, AssertionSettings, KeyAlgorithm, Mapped, Scheme, Signer};
@@ -112,7 +112,7 @@ fn keys(table: &Table<'_>) -> (Vec<AssertionKey>, Vec<Site>, Vec<KeyAlgorithm>) 
         };
         entry.finish();
         if let Some(found) = found {
-            entry.cx().claim(whose, &found.value.key, found.site, Sharing::Secret);
+            entry.cx().claim(whose, &found.value.key, found.site, Sharing::Never);
             let what = format!("assertion {}", name_of(algorithm));
             entry.cx().uses(KeyInUse { tenant: None, id: id.clone(), what, fingerprint: found.value.key.fingerprint() });
             keys.push(AssertionKey { id, algorithm, material: found.value.key });
