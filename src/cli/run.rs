@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::log;
-use crate::config;
+use crate::config::{self, watched::Files};
 use crate::observe::metrics::Metrics;
 use crate::reload::{self, Reloader};
 use crate::resolver::Resolver;
@@ -93,7 +93,7 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Vec<PathBuf>) -> io::Result<bool> {
+async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Files) -> io::Result<bool> {
     let upstream = gateway.live.load().0.settings.upstream.address.clone();
     if let Err(error) = gateway.resolver.resolve(&upstream).await {
         tracing::warn!(%error, address = upstream, "the upstream's name does not resolve yet");

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::diagnostic::{Code, Diagnostic, Document, Severity, Site};
 use super::once::{Claim, Sharing, Thing};
+use super::watched::{Files, Held};
 use super::{KeyInUse, UsageOf};
 use crate::secret::KeyBytes;
 
@@ -22,7 +23,7 @@ pub(super) struct Context<'u> {
     pub(super) usage: UsageOf<'u>,
     scope: Cell<usize>,
     problems: RefCell<Vec<(usize, Diagnostic)>>,
-    files: RefCell<BTreeSet<PathBuf>>,
+    files: RefCell<Files>,
     known: RefCell<BTreeSet<String>>,
     claims: RefCell<Vec<Claim>>,
     in_use: RefCell<Vec<(usize, KeyInUse)>>,
@@ -32,7 +33,7 @@ pub(super) struct Context<'u> {
 pub(super) struct Gathered {
     /// In file order, each with its scope.
     pub(super) problems: Vec<(usize, Diagnostic)>,
-    pub(super) files: Vec<PathBuf>,
+    pub(super) files: Files,
     pub(super) known: BTreeSet<String>,
     /// In reading order, each with its scope.
     pub(super) in_use: Vec<(usize, KeyInUse)>,
@@ -80,9 +81,13 @@ impl<'u> Context<'u> {
         path
     }
 
-    /// Records a file or directory that the configuration is made of.
-    pub(super) fn watch(&self, path: &Path) {
-        self.files.borrow_mut().insert(path.to_owned());
+    /// Records a file or directory that the configuration is made of, and what it holds: before it is read, so that a change
+    /// in between is seen as one.
+    fn watch(&self, path: &Path) {
+        let mut files = self.files.borrow_mut();
+        if !files.contains_key(path) {
+            files.insert(path.to_owned(), Held::now(path));
+        }
     }
 
     /// Reads a text file, or says why not, pointing at where it is named.
@@ -136,12 +141,7 @@ impl<'u> Context<'u> {
         problems.sort_by_cached_key(|(_, d)| d.sort_key());
         // Some keys are looked at twice.
         problems.dedup_by_key(|(_, d)| d.sort_key());
-        Gathered {
-            problems,
-            files: self.files.into_inner().into_iter().collect(),
-            known: self.known.into_inner(),
-            in_use: self.in_use.into_inner(),
-        }
+        Gathered { problems, files: self.files.into_inner(), known: self.known.into_inner(), in_use: self.in_use.into_inner() }
     }
 }
 

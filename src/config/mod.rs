@@ -23,6 +23,7 @@ mod suggest;
 mod table;
 mod tenant;
 mod tenants;
+pub mod watched;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -42,6 +43,7 @@ use context::{Context, Gathered, MAIN, start_of};
 use diagnostic::{Code, Diagnostic, Document, Look, Severity, Site, render};
 use table::Table;
 use tenants::Settled;
+use watched::Files;
 
 /// A configuration that loaded.
 #[derive(Debug)]
@@ -50,8 +52,8 @@ pub struct Loaded {
     pub snapshot: Snapshot,
     /// What an operator should know, rendered.
     pub warnings: Vec<String>,
-    /// Every file that it was made of, secrets and tenant directories included: what to watch.
-    pub files: Vec<PathBuf>,
+    /// What it was made of: what to watch.
+    pub files: Files,
     /// Every key in use, by its fingerprint: what to log at start.
     pub keys: Vec<KeyInUse>,
     /// Tenant files that are not part of it: empty but on [`reload`].
@@ -89,8 +91,8 @@ pub struct RefusedFile {
 pub struct Problems {
     /// Rendered diagnostics, in file order.
     pub rendered: Vec<String>,
-    /// Files that could be read all the same: what to watch for the repair.
-    pub files: Vec<PathBuf>,
+    /// What was read all the same: what to watch for the repair.
+    pub files: Files,
 }
 
 impl fmt::Display for Problems {

@@ -75,7 +75,7 @@ fn a_broken_file_keeps_its_tenant_and_does_not_hold_back_the_others() {
         let shown = |id: &str| loaded.keys.iter().find(|key| key.tenant.as_deref() == Some(id)).unwrap().fingerprint;
         assert_eq!(shown("a"), kept.keys.all()[0].fingerprint);
         assert_ne!(shown("b"), Directory::new().tenant("b").keys.all()[0].fingerprint, "the other's change is in force");
-        let watched = |name: &str| loaded.files.contains(&directory.files.path(name));
+        let watched = |name: &str| loaded.files.contains_key(&directory.files.path(name));
         assert!(watched("tenants/a.toml") && watched("tenants/b.toml"), "the repair is seen");
         // The repair, and a second round from what was kept.
         directory.write("tenants/a.toml", &file("a", KEYS[0].1, "other"));
