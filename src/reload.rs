@@ -136,7 +136,7 @@ impl Reloader {
     }
 
     async fn apply(&self, loaded: Loaded, now: clock::UnixTime) -> Files {
-        let Loaded { snapshot, warnings, files, refused, .. } = loaded;
+        let Loaded { snapshot, warnings, files, keys, refused, .. } = loaded;
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -162,6 +162,7 @@ impl Reloader {
         self.live.swap(snapshot);
         let result = if refused.is_empty() { Reload::Applied } else { Reload::Partial };
         self.metrics.reloaded(result, generation, now);
+        keys.iter().for_each(config::KeyInUse::log);
         tracing::info!(generation, refused_files = refused.len(), "configuration applied");
         self.revoke(&mut String::new());
         files

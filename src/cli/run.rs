@@ -70,6 +70,7 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    loaded.keys.iter().for_each(config::KeyInUse::log);
     metrics.prepare(&loaded.snapshot.tenants, loaded.snapshot.settings.max_tenants);
     metrics.in_force(1, loaded.snapshot.loaded_at);
     let live = Arc::new(Live::new(loaded.snapshot, revocations));

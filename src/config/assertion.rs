@@ -33,6 +33,7 @@ pub(super) fn signer(root: &Table<'_>, upstream: &Table<'_>) -> Option<Signer> {
         removed: upstream.list::<AnyHeader>("remove_headers").unwrap_or_default().into_iter().map(|h| h.value.0).collect(),
     };
     table.finish();
+    warn_unsigned(upstream, &settings);
     if root.cx().errors() > before {
         return None;
     }
@@ -173,6 +174,16 @@ fn mapped(upstream: &Table<'_>) -> Vec<(HeaderName, Mapped)> {
         mapped.push((header, from.value.0));
     }
     mapped
+}
+
+/// The `jwt` scheme signs itself and nothing beside it.
+fn warn_unsigned(upstream: &Table<'_>, settings: &AssertionSettings) {
+    if settings.mapped.is_empty() || settings.schemes.contains(&Scheme::HttpMessageSignatures) {
+        return;
+    }
+    let title = "scheme \"jwt\" covers no headers: what [upstream.headers] sets goes unsigned";
+    let help = "read the claims in X-Identity-Assertion instead, or add \"http-message-signatures\" to assertion.schemes";
+    upstream.report(Diagnostic::new(Code::MappedUnsigned, upstream.site_of("headers"), title).help(help));
 }
 
 /// Where a mapped header's value comes from.

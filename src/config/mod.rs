@@ -75,6 +75,14 @@ pub struct KeyInUse {
     pub fingerprint: Fingerprint,
 }
 
+impl KeyInUse {
+    /// Logs it.
+    pub fn log(&self) {
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        tracing::info!(tenant, id = self.id, what = self.what, fingerprint = %self.fingerprint, "key in use");
+    }
+}
+
 /// A tenant file that a reload left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedFile {

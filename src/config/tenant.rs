@@ -40,6 +40,7 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
     let keys = identity_keys::keys(&table, &Shared { tenant: &id, formats, audiences: &claims.audiences });
     let embed_keys = table.list::<EmbedKey>("embed_keys").unwrap_or_default();
     let key_sites = embed_keys.iter().map(|k| k.site.clone()).collect();
+    let routes = routes::routes(&table, &claims.forward);
     let tenant = Tenant {
         id,
         source: None,
@@ -57,7 +58,7 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
         claims,
         policy: Policy {
             audience: table.or("audience", Audience::Anyone),
-            routes: routes::routes(&table),
+            routes,
             step_up_max_age: duration(&table, "step_up_max_age", 300 * SECOND, SECOND..=30 * DAY),
         },
         answers: answers(&table),

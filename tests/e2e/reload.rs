@@ -46,6 +46,11 @@ fn a_secret_written_in_place_or_renamed_replaces_the_old_one() {
     std::fs::rename(gateway.path("next.key"), gateway.path("identity.key")).unwrap();
     until("the renamed secret to work", || (status(&gateway, &token("third_secret_0123456789abcdef012")) == 200).then_some(()));
     assert_eq!(gateway.metric(r#"doorward_reloads_total{result="refused"}"#), 0.0);
+    let log = gateway.log();
+    let keys = log.lines().filter(|line| line.contains(r#"key in use tenant="acme" id="s1" what="jwt HS256" fingerprint="#));
+    let fingerprints: std::collections::BTreeSet<_> = keys.filter_map(|line| line.rsplit('=').next()).collect();
+    assert_eq!(fingerprints.len(), 3, "the log names each key by its fingerprint:\n{log}");
+    assert!(!log.contains(SECRET), "and never by itself");
 }
 
 #[test]
