@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::log;
-use crate::config;
+use crate::config::{self, watched::Files};
 use crate::observe::metrics::Metrics;
 use crate::reload::{self, Reloader};
 use crate::resolver::Resolver;
@@ -51,7 +51,6 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
             return ExitCode::from(2);
         }
     };
-    let digest = reload::digest(&loaded.files);
     let revocations = match reload::read_revocations(loaded.snapshot.settings.revocations.as_deref()) {
         Ok(revocations) => revocations,
         Err(why) => {
@@ -71,13 +70,14 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    loaded.keys.iter().for_each(config::KeyInUse::log);
     metrics.prepare(&loaded.snapshot.tenants, loaded.snapshot.settings.max_tenants);
     metrics.in_force(1, loaded.snapshot.loaded_at);
     let live = Arc::new(Live::new(loaded.snapshot, revocations));
     let gateway = Gateway { live, metrics, resolver: Arc::default() };
     let serving = async {
         ready(listeners.proxy_address()?, listeners.admin_address()?)?;
-        serve(config.to_path_buf(), gateway, listeners, loaded.files, digest).await
+        serve(config.to_path_buf(), gateway, listeners, loaded.files).await
     };
     match runtime.block_on(serving) {
         Ok(true) => ExitCode::SUCCESS,
@@ -94,7 +94,7 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Vec<PathBuf>, digest: [u8; 32]) -> io::Result<bool> {
+async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Files) -> io::Result<bool> {
     let upstream = gateway.live.load().0.settings.upstream.address.clone();
     if let Err(error) = gateway.resolver.resolve(&upstream).await {
         tracing::warn!(%error, address = upstream, "the upstream's name does not resolve yet");
@@ -112,7 +112,7 @@ async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Vec
         metrics: Arc::clone(&gateway.metrics),
         resolver: Arc::<Resolver>::clone(&gateway.resolver),
     };
-    tokio::spawn(reloader.run(files, digest, hangups));
+    tokio::spawn(reloader.run(files, hangups));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tracing::info!(listen = %listeners.proxy_address()?, admin = %listeners.admin_address()?, version = env!("CARGO_PKG_VERSION"), "serving");
     server::serve(gateway, listeners, async move {
