@@ -21,6 +21,7 @@ pub mod secret;
 pub mod server;
 pub mod snapshot;
 pub mod tenant;
+pub mod tls;
 pub mod token;
 
 /// Installs the process-wide cryptography providers of `jsonwebtoken` and `rustls`: without them the first use panics. Safe to

@@ -4,6 +4,7 @@
 pub mod body;
 pub mod credential;
 pub mod embed_key;
+pub mod forwarded;
 pub mod origin;
 pub mod path;
 pub mod query;

@@ -8,7 +8,7 @@ use crate::{files, trial};
 /// it builds tenants (decision record 0001).
 const LAYERS: [&[&str]; 14] = [
     &["clock", "json", "manual", "reason", "resolver", "secret"],
-    &["request"],
+    &["request", "tls"],
     &["policy", "revocations", "token"],
     &["tenant"],
     &["cors"],
