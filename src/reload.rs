@@ -16,7 +16,7 @@ use crate::config::{self, Loaded};
 use crate::observe::metrics::{Metrics, Reload};
 use crate::resolver::Resolver;
 use crate::revocations::Revocations;
-use crate::snapshot::Live;
+use crate::snapshot::{Listener, Live};
 
 /// How often files are looked at when no event came: bounds the reload delay on file systems without events.
 const LOOK: Duration = Duration::from_millis(500);
@@ -151,8 +151,10 @@ impl Reloader {
         }
         let before = self.live.load().0;
         let (old, new) = (&before.settings.server, &snapshot.settings.server);
-        if (old.listen, old.admin, old.probes, old.threads) != (new.listen, new.admin, new.probes, new.threads) {
-            tracing::warn!("listeners and threads change with a restart only; the rest of the new configuration is in force");
+        let places = |listeners: &[Listener]| listeners.iter().map(|l| l.place.clone()).collect::<Vec<_>>();
+        let moved = places(&old.listeners) != places(&new.listeners);
+        if moved || (old.admin, old.probes, old.threads) != (new.admin, new.probes, new.threads) {
+            tracing::warn!("addresses and threads change with a restart only; the rest of the new configuration is in force");
         }
         if let Err(error) = self.resolver.resolve(&snapshot.settings.upstream.address).await {
             tracing::warn!(%error, address = snapshot.settings.upstream.address, "the upstream's name does not resolve yet");

@@ -1,6 +1,7 @@
 //! Everything a request is judged by, as one value. A request loads it once and keeps it to its end, so a reload is atomic
 //! for every request (`threats` 32). Revocations are loaded beside it: they must apply while a new configuration is refused.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,16 +11,63 @@ use arc_swap::ArcSwap;
 
 use crate::assertion::Signer;
 use crate::clock::UnixTime;
+use crate::request::forwarded::Trusted;
 use crate::revocations::Revocations;
 use crate::secret::KeyBytes;
 use crate::tenant::Tenants;
+use crate::tls::Tls;
 use crate::token::session::Sessions;
 
-/// `[server]`. Only the listeners need a restart.
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One place where clients connect. All but the place applies to new connections at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub place: Place,
+    /// How it speaks TLS, where it does.
+    pub tls: Option<Tls>,
+    /// HTTP/2 in clear text, for connections that start with its preface (RFC 9113 §3.3).
+    pub h2c: bool,
+    /// Every connection starts with a PROXY protocol header, and its sender is a trusted proxy.
+    pub proxy_protocol: bool,
+}
+
+impl Listener {
+    /// Plain HTTP/1.1.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { place: Place::Tcp(address), tls: None, h2c: false, proxy_protocol: false }
+    }
+}
+
+/// `[server]`. Only addresses and threads need a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Where clients connect.
-    pub listen: SocketAddr,
+    /// Where clients connect: `listen` first, then every `[[server.listener]]`.
+    pub listeners: Vec<Listener>,
+    /// Whose word about clients is believed.
+    pub trusted: Trusted,
     /// Metrics, probes, status, JWKS; loopback by default.
     pub admin: SocketAddr,
     /// Probes and metrics only, where Kubernetes and Prometheus can reach them.

@@ -11,6 +11,7 @@ use clap::Args;
 
 use crate::config::diagnostic::Look;
 use crate::config::{Loaded, load_with};
+use crate::snapshot::Listener;
 use crate::tenant::Tenant;
 
 /// Check a configuration without running it.
@@ -53,7 +54,8 @@ pub fn summary(loaded: &Loaded) -> String {
     let settings = &loaded.snapshot.settings;
     let (server, tenants) = (&settings.server, loaded.snapshot.tenants.all());
     let probes = server.probes.map(|p| format!(", probes {p}")).unwrap_or_default();
-    line(&mut text, format_args!("listen {}, admin {}{probes}", server.listen, server.admin));
+    let listeners: Vec<_> = server.listeners.iter().map(listener).collect();
+    line(&mut text, format_args!("listen {}, admin {}{probes}", listeners.join(", "), server.admin));
     line(&mut text, format_args!("upstream {}", settings.upstream.address));
     for key in loaded.keys.iter().filter(|key| key.tenant.is_none()) {
         line(&mut text, format_args!("key {}  {}  fingerprint {}", key.id, key.what, key.fingerprint));
@@ -67,6 +69,15 @@ pub fn summary(loaded: &Loaded) -> String {
     let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     line(&mut text, format_args!("ok: {}, {}", many(tenants.len(), "tenant"), many(loaded.warnings.len(), "warning")));
     text
+}
+
+fn listener(listener: &Listener) -> String {
+    let more = match &listener.tls {
+        Some(tls) => format!(" (TLS for {})", tls.names().join(" ")),
+        None if listener.h2c => " (h2c)".to_owned(),
+        None => String::new(),
+    };
+    format!("{}{more}", listener.place)
 }
 
 fn described(tenant: &Tenant) -> String {

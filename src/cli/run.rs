@@ -114,6 +114,9 @@ async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Fil
     };
     tokio::spawn(reloader.run(files, hangups));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    for (place, tls) in listeners.places() {
+        tracing::info!(address = %place, tls, "listening");
+    }
     tracing::info!(listen = %listeners.proxy_address()?, admin = %listeners.admin_address()?, version = env!("CARGO_PKG_VERSION"), "serving");
     server::serve(gateway, listeners, async move {
         tokio::select! {

@@ -74,9 +74,14 @@ impl<'u> Context<'u> {
         }
     }
 
-    /// A path of the configuration, seen from the main file, to be watched.
+    /// A path of the configuration, seen from the main file.
+    pub(super) fn path(&self, written: &str) -> PathBuf {
+        self.base.join(written)
+    }
+
+    /// The same, to be watched.
     pub(super) fn file(&self, written: &str) -> PathBuf {
-        let path = self.base.join(written);
+        let path = self.path(written);
         self.watch(&path);
         path
     }

@@ -58,6 +58,9 @@ codes! {
     BadValue = "bad_value" Error "A value that is not of the form the key takes.";
     NoEffect = "no_effect" Error "A key that does nothing beside its neighbours.";
     AddressClash = "address_clash" Error "Two listeners on one address.";
+    ListenerPlace = "listener_place" Error "A listener without exactly one of address and unix.";
+    Certificate = "certificate" Error "A certificate, key or authority of a TLS listener that cannot be used.";
+    ProxyUntrusted = "proxy_untrusted" Error "A listener with the PROXY protocol, and nobody who may speak it.";
     BadHeader = "bad_header" Error "A header name that cannot be used here.";
     BadPlace = "bad_place" Error "A place that a value cannot stand in.";
     BodyPathsMissing = "body_paths_missing" Error "Body members are inspected on no path, or paths are held for nothing.";
@@ -75,6 +78,8 @@ codes! {
     SecretNewline = "secret_newline" Warning "A secret's file ends in a newline.";
     HostGenerated = "host_generated_subjects" Warning "One secret signs several formats.";
     AdminExposed = "admin_exposed" Warning "The admin listener is reachable from other machines.";
+    CertificateTime = "certificate_time" Warning "A certificate that clients refuse now: it has ended, or has not begun.";
+    TrustsAnybody = "trusts_anybody" Warning "Trusted proxies that anybody could be.";
     NoTenant = "no_tenant" Warning "No tenant: every request is denied.";
     NoEmbedKey = "no_embed_key" Warning "A tenant that no request can name.";
     NoOrigin = "no_origin" Warning "A tenant that no page can call.";

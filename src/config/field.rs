@@ -1,10 +1,11 @@
 //! The types that a key's value can have: each reads itself from a TOML value or says what is wrong with it and how it is
 //! written. Knows nothing about which key it stands for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::diagnostic::{Code, Diagnostic, Site};
@@ -13,10 +14,12 @@ use crate::assertion::{KeyAlgorithm, Scheme};
 use crate::clock::UnixTime;
 use crate::policy::{Audience, Level, Mode};
 use crate::request::embed_key::EmbedKey;
+use crate::request::forwarded::Convention;
 use crate::request::origin::OriginRule;
 use crate::request::path::PathPattern;
 use crate::secret::Encoding;
 use crate::tenant::{MissingOrigin, OnExpired, OnStreamExpiry, UnsignedId};
+use crate::tls::{ClientAuth, MinVersion};
 use crate::token::FormatName;
 
 /// What is wrong with a value. The sentence goes on after the key's name.
@@ -279,6 +282,53 @@ impl Word for HostPort {
     }
 }
 
+/// Permissions of a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SocketMode(pub(super) u32);
+
+impl Word for SocketMode {
+    const EXAMPLE: &'static str = "\"0660\"";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        let mode = octal.then(|| u32::from_str_radix(text, 8).ok()).flatten().filter(|mode| *mode <= 0o777);
+        mode.map(Self).ok_or_else(|| {
+            let help = "write \"0660\" for owner and group, \"0600\" for the owner, \"0666\" for everybody";
+            Complaint::new(Code::BadValue, "is not a file mode in octal").help(help)
+        })
+    }
+}
+
+/// A trusted proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    /// Whoever connects to a Unix socket.
+    Unix,
+    /// Every address in it.
+    Of(IpNet),
+}
+
+impl Word for Network {
+    const EXAMPLE: &'static str = "\"10.0.0.0/8\"";
+    const WANTED: &'static str = "a network";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
+        let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        let network = network.ok_or_else(|| {
+            let help = "write an address or a network, like \"10.0.0.0/8\" or \"::1\", or \"unix\" for Unix sockets";
+            Complaint::new(Code::BadValue, "is not a network").help(help)
+        })?;
+        if network.addr() != network.network() {
+            let help = format!("write \"{}\", or \"{}\" for the one address", network.trunc(), network.addr());
+            return Err(Complaint::new(Code::BadValue, "has bits beyond its prefix").help(help));
+        }
+        Ok(Self::Of(network))
+    }
+}
+
 impl Word for PathPattern {
     const EXAMPLE: &'static str = "\"/approvals/*\"";
 
@@ -377,6 +427,9 @@ choices! {
     Scheme, "\"http-message-signatures\"": "http-message-signatures" => Self::HttpMessageSignatures, "jwt" => Self::Jwt;
     KeyAlgorithm, "\"HS256\"": "HS256" => Self::Hs256, "ES256" => Self::Es256, "EdDSA" => Self::EdDsa;
     SubjectWord, "\"plain\"": "plain" => Self::Plain, "hash" => Self::Hash, "none" => Self::Omitted;
+    MinVersion, "\"1.2\"": "1.2" => Self::Tls12, "1.3" => Self::Tls13;
+    ClientAuth, "\"required\"": "required" => Self::Required, "optional" => Self::Optional;
+    Convention, "\"x-forwarded\"": "x-forwarded" => Self::XForwarded, "forwarded" => Self::Forwarded;
     ExpiryRequired, "\"required\"": "required" => Self(true), "optional" => Self(false);
     TokenAlgorithm, "\"HS256\"":
         "HS256" => Self(jsonwebtoken::Algorithm::HS256), "HS384" => Self(jsonwebtoken::Algorithm::HS384),

@@ -8,14 +8,13 @@ use std::time::Duration;
 use super::KeyInUse;
 use super::diagnostic::{Code, Diagnostic};
 use super::field::{Bytes, HostPort, SubjectWord};
+use super::listeners;
 use super::material::shared_secret;
 use super::once::Sharing;
 use super::table::{Located, Table};
 use crate::revocations::Revocations;
-use crate::snapshot::{AuditSubject, ServerSettings, Settings, UpstreamSettings};
+use crate::snapshot::{AuditSubject, Listener, Place, ServerSettings, Settings, UpstreamSettings};
 
-/// Where a broken configuration would have listened; never used.
-const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -31,10 +30,18 @@ pub(super) fn settings(root: &Table<'_>, upstream_table: &Table<'_>) -> Settings
 }
 
 fn server(table: &Table<'_>) -> ServerSettings {
-    let listen = table.need::<SocketAddr>("listen");
+    let more = listeners::listeners(table);
+    let listen = if more.is_empty() { table.need::<SocketAddr>("listen") } else { table.get::<SocketAddr>("listen") };
     let admin = table.get::<SocketAddr>("admin");
     let probes = table.get::<SocketAddr>("probes");
-    refuse_clash(table, &[("listen", &listen), ("admin", &admin), ("probes", &probes)]);
+    let named = [("listen", &listen), ("admin", &admin), ("probes", &probes)];
+    let named = named
+        .into_iter()
+        .filter_map(|(name, found)| found.as_ref().map(|a| (name, Located { value: Place::Tcp(a.value), site: a.site.clone() })));
+    let others = more.iter().map(|l| ("listener", Located { value: l.value.place.clone(), site: l.site.clone() }));
+    refuse_clash(table, &named.chain(others).collect::<Vec<_>>());
+    let trusted = listeners::trusted(table);
+    listeners::refuse_untrusted(table, &trusted);
     if let Some(admin) = admin.as_ref().filter(|a| !a.value.ip().is_loopback()) {
         let title = format!("the admin listener is reachable from other machines at {}", admin.value);
         let help = "it shows tenants and metrics to anybody; listen on 127.0.0.1 and open probes for Kubernetes and Prometheus";
@@ -42,7 +49,8 @@ fn server(table: &Table<'_>) -> ServerSettings {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let settings = ServerSettings {
-        listen: listen.map_or(NOWHERE, |l| l.value),
+        listeners: listen.map(|l| Listener::plain(l.value)).into_iter().chain(more.into_iter().map(|l| l.value)).collect(),
+        trusted,
         admin: admin.map_or(SocketAddr::from(([127, 0, 0, 1], 9090)), |a| a.value),
         probes: probes.map(|p| p.value),
         threads: number(table, "threads", cores, 1..=1024),
@@ -56,13 +64,20 @@ fn server(table: &Table<'_>) -> ServerSettings {
 }
 
 /// Two listeners on one address: the second bind would fail at start.
-fn refuse_clash(table: &Table<'_>, listeners: &[(&str, &Option<Located<SocketAddr>>)]) {
-    for (index, (name, address)) in listeners.iter().enumerate() {
-        let Some(address) = address else { continue };
+fn refuse_clash(table: &Table<'_>, listeners: &[(&str, Located<Place>)]) {
+    let chosen = |place: &Place| !matches!(place, Place::Tcp(address) if address.port() == 0);
+    let same = |a: &Place, b: &Place| match (a, b) {
+        (Place::Unix { path: a, .. }, Place::Unix { path: b, .. }) => a == b,
+        (a, b) => a == b,
+    };
+    for (index, (name, here)) in listeners.iter().enumerate() {
         for (other, first) in listeners.iter().take(index) {
-            let Some(first) = first.as_ref().filter(|f| f.value == address.value && f.value.port() != 0) else { continue };
-            let diagnostic = Diagnostic::new(Code::AddressClash, address.site.clone(), format!("{name} and {other} are one address"));
-            table.report(diagnostic.beside(first.site.clone(), "first used here").help("give each listener a port of its own"));
+            if same(&first.value, &here.value) && chosen(&here.value) {
+                let title =
+                    if name == other { format!("two of {name} are one address") } else { format!("{name} and {other} are one address") };
+                let diagnostic = Diagnostic::new(Code::AddressClash, here.site.clone(), title);
+                table.report(diagnostic.beside(first.site.clone(), "first used here").help("give each listener a port of its own"));
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The one audit record per request: a JSON line through `tracing`, target `doorward::audit`. Written off the request's
 //! thread; when the pipe is broken or slow, records are dropped and traffic goes on.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -23,6 +24,10 @@ pub struct Record<'r> {
     pub tenant: Option<&'r str>,
     /// The Origin header's value, where there was one.
     pub origin: Option<&'r str>,
+    /// Whom it came from: the rightmost address that is not a trusted proxy's.
+    pub client: Option<IpAddr>,
+    /// What the client's certificate calls it, where it showed one.
+    pub client_certificate: Option<&'r str>,
     /// The method.
     pub method: &'r str,
     /// The path, without the query: tokens may travel there.
@@ -58,6 +63,8 @@ pub fn record(record: &Record<'_>) {
         generation = record.generation,
         tenant = record.tenant,
         origin = record.origin,
+        client = record.client.map(tracing::field::display),
+        client_certificate = record.client_certificate,
         caller_level = caller.map(|c| c.level().as_str()).unwrap_or(Level::Anonymous.as_str()),
         subject,
         method = record.method,

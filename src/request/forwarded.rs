@@ -303,11 +303,7 @@ mod tests {
             ("For=\"203.0.113.9:4711\" ; by=10.0.0.1", (Some("203.0.113.9, 10.0.0.1"), "http", None)),
             ("for=\"[2001:db8::1]:4711\";PROTO=\"https\"", (Some("2001:db8::1, 10.0.0.1"), "https", None)),
             ("for=\"[2001:db8::1]\"", (Some("2001:db8::1, 10.0.0.1"), "http", None)),
-            ("for=1.1.1.1, for=203.0.113.9;proto=https, for=10.0.0.2;proto=http", (
-                Some("203.0.113.9, 10.0.0.2, 10.0.0.1"),
-                "https",
-                None,
-            )),
+            ("for=1.1.1.1, for=203.0.113.9;proto=https, for=10.0.0.2;proto=http", (Some("203.0.113.9, 10.0.0.2, 10.0.0.1"), "https", None)),
             ("for=1.1.1.1;host=\"a,b\", for=203.0.113.9;host=\"x;y\"", (Some("203.0.113.9, 10.0.0.1"), "http", None)),
             ("for=1.1.1.1, for=_hidden", (Some("10.0.0.1"), "http", None)),
             ("for=\"203.0.113.9", (Some("10.0.0.1"), "http", None)),

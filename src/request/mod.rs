@@ -35,7 +35,7 @@ pub struct RequestHead<'a> {
     pub origin: Option<Origin<'a>>,
     /// A WebSocket handshake: GET with `Connection: Upgrade` and `Upgrade: websocket` (RFC 6455 §4.1).
     pub upgrade: bool,
-    /// Whether the framing headers announce a non-empty body.
+    /// Whether the framing announces a body: by headers, on HTTP/2 by a stream that goes on.
     pub has_body: bool,
     /// `Content-Length`, where there is one.
     pub content_length: Option<u64>,
@@ -48,6 +48,14 @@ impl<'a> RequestHead<'a> {
     /// # Errors
     /// A `request_*` or `origin_malformed` denial for anything with more than one reading.
     pub fn parse(parts: &'a http::request::Parts) -> Result<Self, Denied> {
+        Self::parse_stream(parts, false)
+    }
+
+    /// Parses a header section whose stream may go on: on HTTP/2 that alone says whether there is a body (RFC 9113 §8.1).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn parse_stream(parts: &'a http::request::Parts, goes_on: bool) -> Result<Self, Denied> {
         let headers = &parts.headers;
         if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
             return Err(malformed("target * is for OPTIONS only")); // RFC 9112 §3.2.4
@@ -57,6 +65,9 @@ impl<'a> RequestHead<'a> {
         }
         refuse_odd_fields(headers)?;
         refuse_connection_options(headers)?;
+        if parts.version == Version::HTTP_2 {
+            refuse_connection_fields(headers)?;
+        }
         refuse_odd_host(parts)?;
         let (content_length, chunked) = framing(parts)?;
         Ok(Self {
@@ -65,7 +76,7 @@ impl<'a> RequestHead<'a> {
             query: Query::parse(parts.uri.query())?,
             origin: Origin::of(headers)?,
             upgrade: upgrade(parts)?,
-            has_body: chunked || content_length.is_some_and(|n| n > 0),
+            has_body: chunked || goes_on || content_length.is_some_and(|n| n > 0),
             content_length,
             headers,
         })
@@ -199,6 +210,18 @@ fn refuse_connection_options(headers: &HeaderMap) -> Result<(), Denied> {
     Ok(())
 }
 
+/// RFC 9113 §8.2.2: HTTP/2 has none of them, and an HTTP/1.1 backend would obey them.
+fn refuse_connection_fields(headers: &HeaderMap) -> Result<(), Denied> {
+    const FIELDS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    if FIELDS.iter().any(|name| headers.contains_key(*name)) {
+        return Err(malformed("a connection-specific header in HTTP/2"));
+    }
+    if headers.get_all(header::TE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        return Err(malformed("TE other than trailers in HTTP/2"));
+    }
+    Ok(())
+}
+
 fn malformed(detail: &'static str) -> Denied {
     Denied::new(Reason::RequestMalformed, detail)
 }
@@ -282,5 +305,65 @@ fn upgrade(parts: &http::request::Parts) -> Result<bool, Denied> {
         Ok(true)
     } else {
         Err(malformed("Upgrade to something other than a WebSocket by GET"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(version: Version, target: &str, fields: &[(&str, &str)]) -> http::request::Parts {
+        let mut request = http::Request::builder().method("POST").version(version).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn http_2_says_by_its_stream_whether_there_is_a_body() {
+        let (bare, empty) = (parts(Version::HTTP_2, "https://h/", &[]), parts(Version::HTTP_2, "https://h/", &[("content-length", "0")]));
+        for (parts, goes_on, has_body) in [(&bare, true, true), (&bare, false, false), (&empty, false, false)] {
+            let head = RequestHead::parse_stream(parts, goes_on).unwrap();
+            assert_eq!((head.has_body, head.upgrade), (has_body, false));
+        }
+        let known = parts(Version::HTTP_2, "https://h/", &[("content-length", "5")]);
+        assert_eq!(RequestHead::parse_stream(&known, true).unwrap().content_length, Some(5));
+    }
+
+    #[test]
+    fn the_authority_stands_for_the_host_in_http_2_and_must_not_differ_from_it() {
+        for (target, host, good) in [
+            ("https://h:8443/", None, true),
+            ("https://h:8443/", Some("h:8443"), true),
+            ("https://h/", Some("H"), true),
+            ("https://h/", Some("g"), false),
+            ("https://h:8443/", Some("h"), false),
+            ("https://user@h/", None, false),
+            ("/", Some("h"), true),
+            ("/", None, false),
+        ] {
+            let fields: Vec<_> = host.into_iter().map(|host| ("host", host)).collect();
+            assert_eq!(RequestHead::parse(&parts(Version::HTTP_2, target, &fields)).is_ok(), good, "{target} {host:?}");
+        }
+    }
+
+    #[test]
+    fn http_2_has_no_connection_specific_headers() {
+        for (field, good) in [
+            (("te", "trailers"), true),
+            (("te", "Trailers"), true),
+            (("te", "gzip"), false),
+            (("te", "trailers, deflate"), false),
+            (("connection", "close"), false),
+            (("connection", ""), false),
+            (("keep-alive", "timeout=5"), false),
+            (("proxy-connection", "keep-alive"), false),
+            (("transfer-encoding", "chunked"), false),
+            (("upgrade", "websocket"), false),
+        ] {
+            assert_eq!(RequestHead::parse(&parts(Version::HTTP_2, "https://h/", &[field])).is_ok(), good, "{field:?}");
+        }
+        assert!(RequestHead::parse(&parts(Version::HTTP_11, "/", &[("host", "h"), ("connection", "close")])).is_ok());
     }
 }

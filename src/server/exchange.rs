@@ -1,18 +1,20 @@
 //! One request's state, from the parsed head to the log line. An enum, so that nothing can be forwarded that was not
 //! admitted.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rand::RngCore as _;
 
 use super::hold::Replay;
-use super::stream::Stream;
+use super::stream::{Parting, Stream};
 use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::client::Script;
 use crate::cors::PreflightAnswer;
 use crate::observe::metrics::InFlight;
 use crate::reason::Denied;
+use crate::request::forwarded::Client;
 use crate::revocations::Revocations;
 use crate::snapshot::Snapshot;
 
@@ -50,6 +52,8 @@ pub(super) struct Forwarding {
     pub(super) first_piece: bool,
     /// The stream that the answer is, where it may have to be ended.
     pub(super) stream: Option<Arc<Stream>>,
+    /// How it is ended on HTTP/2.
+    pub(super) parting: Parting,
     /// When it was handed on.
     pub(super) since: Instant,
     /// What went wrong on the way, if anything did.
@@ -61,6 +65,8 @@ pub(super) struct Exchange {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) revocations: Arc<Revocations>,
     pub(super) request_id: String,
+    /// Where it came from, once its head was looked at.
+    pub(super) client: Option<Client>,
     pub(super) received: Instant,
     pub(super) state: State,
     _in_flight: InFlight,
@@ -70,7 +76,20 @@ impl Exchange {
     pub(super) fn new((snapshot, revocations): (Arc<Snapshot>, Arc<Revocations>), in_flight: InFlight) -> Self {
         let mut id = [0; 16];
         rand::rng().fill_bytes(&mut id);
-        Self { snapshot, revocations, request_id: hex::encode(id), received: Instant::now(), state: State::Received, _in_flight: in_flight }
+        Self {
+            snapshot,
+            revocations,
+            request_id: hex::encode(id),
+            client: None,
+            received: Instant::now(),
+            state: State::Received,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// The address that limits go by: the client's, as far as it can be told; none for a local process.
+    pub(super) fn client_address(&self) -> Option<IpAddr> {
+        self.client.as_ref()?.address
     }
 
     /// The request on its way, if it is.

@@ -1,20 +1,22 @@
 //! Listeners, runtimes, and the life of the process: bind or fail, serve, drain, stop. The only code that names the
 //! framework.
 
+mod accept;
 mod admin;
 mod exchange;
 mod hold;
 mod hygiene;
 mod limits;
+mod listeners;
 mod proxy;
+mod proxy_protocol;
 mod respond;
 mod stream;
 mod streams;
 mod upstream;
 mod wire;
 
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd as _;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,54 +33,13 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::observe::metrics::Metrics;
 use crate::resolver::Resolver;
-use crate::snapshot::{Live, ServerSettings};
+use crate::snapshot::Live;
+pub use listeners::Listeners;
 
 /// How often upstream names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 /// How often the end of a drain is looked for.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
-
-/// Sockets that are bound and listening: what follows cannot fail for an address in use.
-#[derive(Debug)]
-pub struct Listeners {
-    proxy: TcpListener,
-    admin: TcpListener,
-    probes: Option<TcpListener>,
-}
-
-impl Listeners {
-    /// Binds every address of `[server]`.
-    ///
-    /// # Errors
-    /// A sentence with the address and the system's error: a process that cannot listen must not live on.
-    pub fn bind(settings: &ServerSettings) -> Result<Self, String> {
-        let bind = |name: &str, address: SocketAddr| {
-            let listener = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
-            listener.map_err(|e| format!("cannot listen on {address} (server.{name}): {e}"))
-        };
-        Ok(Self {
-            proxy: bind("listen", settings.listen)?,
-            admin: bind("admin", settings.admin)?,
-            probes: settings.probes.map(|address| bind("probes", address)).transpose()?,
-        })
-    }
-
-    /// The address clients connect to, with the port that the system chose for port 0.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn proxy_address(&self) -> std::io::Result<SocketAddr> {
-        self.proxy.local_addr()
-    }
-
-    /// The admin listener's address.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
-        self.admin.local_addr()
-    }
-}
 
 /// What the server works with.
 #[derive(Clone, Debug)]
@@ -116,13 +77,21 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         resolver: Arc::clone(&gateway.resolver),
         limits: Arc::clone(&limits),
     };
-    let name = listeners.proxy.local_addr()?.to_string();
+    let proxy = Arc::new(accept::bounded(http_proxy(&Arc::new(ServerConf::default()), proxy)));
     let mut fds = Fds::new();
-    fds.add(name.clone(), listeners.proxy.into_raw_fd());
-    let strict = wire::Strict(Arc::new(http_proxy(&Arc::new(ServerConf::default()), proxy)));
-    let mut service = Service::new("proxy".to_owned(), strict);
-    service.add_tcp(&name);
-    let serving = runtime.get_handle().spawn(async move { service.start_service(Some(Arc::new(Mutex::new(fds))), closed, 1).await });
+    let mut services = Vec::new();
+    for bound in listeners.proxy {
+        let mut service = Service::new("proxy".to_owned(), accept::Accept::new(&proxy, &gateway.live, &bound));
+        service.add_listener(bound.into_framework(&mut fds));
+        services.push(service);
+    }
+    let fds = Arc::new(Mutex::new(fds));
+    let mut serving = tokio::task::JoinSet::new();
+    for mut service in services {
+        let (fds, closed) = (Arc::clone(&fds), closed.clone());
+        serving.spawn_on(async move { service.start_service(Some(fds), closed, 1).await }, runtime.get_handle());
+    }
+    drop(closed);
 
     stop.await;
     tracing::info!("stopping: not ready any more, draining");
@@ -131,7 +100,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     tokio::time::sleep(settings.drain_delay).await;
     let _ = closing.send(true); // no receiver: the listener ended already
     let drained = tokio::time::timeout(settings.grace, async {
-        let _ = serving.await;
+        while serving.join_next().await.is_some() {}
         while gateway.metrics.in_flight.get() > 0 {
             tokio::time::sleep(DRAIN_LOOK).await;
         }

@@ -14,9 +14,11 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
+use super::accept::connection;
 use super::exchange::{Exchange, Forwarding, State};
 use super::hold::{self, Held, Replay};
 use super::limits::Limits;
+use super::stream::Parting;
 use super::{respond, streams, upstream, wire};
 use crate::admission::{self, Admitted, Body, Decision, Denial, Rules};
 use crate::assertion::{Fields, Target};
@@ -26,10 +28,11 @@ use crate::observe::audit;
 use crate::observe::metrics::{InFlight, Metrics, Outcome, seconds};
 use crate::policy::Level;
 use crate::reason::{Denied, Reason};
+use crate::request::forwarded::{self, Client};
 use crate::request::origin::Origin;
 use crate::request::{OWN_SUBPROTOCOL, RequestHead, TOKEN_SUBPROTOCOL, subprotocols};
 use crate::resolver::Resolver;
-use crate::snapshot::{Live, Snapshot};
+use crate::snapshot::Live;
 use crate::tenant::{Endpoint, OnStreamExpiry, Place, Tenant};
 
 /// Idle keep-alive connections are closed after this many seconds; the framework keeps them for ever.
@@ -72,6 +75,8 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        let (snapshot, headers) = (&exchange.snapshot, &session.req_header().headers);
+        exchange.client = connection(session).map(|c| snapshot.settings.server.trusted.client(c.peer, c.secure, headers));
         exchange.state = self.judge(session, exchange).await?;
         match &exchange.state {
             State::Admitted(forwarding) => {
@@ -92,7 +97,10 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         match &exchange.state {
-            State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream, is_stream(session)),
+            State::Admitted(forwarding) => {
+                let silence = if is_stream(session) { streams::longest_silence(session, &forwarding.admitted) } else { None };
+                upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream, is_stream(session), silence)
+            }
             State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => {
                 Error::e_explain(ErrorType::InternalError, "not admitted")
             }
@@ -102,6 +110,7 @@ impl ProxyHttp for Proxy {
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<()> {
         let snapshot = Arc::clone(&exchange.snapshot);
         let request_id = exchange.request_id.clone();
+        let client = exchange.client.clone();
         let Some(forwarding) = exchange.forwarding() else {
             return Error::e_explain(ErrorType::InternalError, "not admitted");
         };
@@ -109,7 +118,10 @@ impl ProxyHttp for Proxy {
         let target = forwarding.query.as_ref().map_or_else(|| forwarding.path.clone(), |q| format!("{}?{q}", forwarding.path));
         request.set_uri(target.parse().map_err(|_| internal("target does not parse"))?);
         remove_credentials(request, forwarding.admitted.tenant())?;
-        rebuild_forwarded(request, session)?;
+        rebuild_forwarded(request, client.as_ref())?;
+        if session.as_downstream().is_http2() {
+            join_cookies(request)?;
+        }
         let body = forwarding.replay.as_ref().filter(|_| forwarding.whole).map(|replay| replay.bytes().as_ref());
         let target = Target {
             method: request.method.as_str(),
@@ -159,7 +171,7 @@ impl ProxyHttp for Proxy {
 
     fn response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         piece: &mut Option<Bytes>,
         _: bool,
         exchange: &mut Exchange,
@@ -168,6 +180,9 @@ impl ProxyHttp for Proxy {
             && let (Some(stream), Some(piece)) = (&forwarding.stream, piece)
         {
             stream.passes(piece);
+            if session.as_downstream().is_http2() && !forwarding.parting.passes(stream, piece, Instant::now()) {
+                return Err(internal("the identity behind the stream has ended"));
+            }
         }
         Ok(None)
     }
@@ -192,7 +207,10 @@ impl ProxyHttp for Proxy {
         let mut why = wire::broken(session).unwrap_or_else(|| Denied::from(respond::reason_of(error)));
         let (tenant, readable_by) = match &mut exchange.state {
             State::Admitted(forwarding) => {
-                if let Some(reason) = forwarding.stream.as_ref().and_then(|stream| stream.was_ended()) {
+                // On HTTP/2 nobody looked since the last piece.
+                let look = session.as_downstream().is_http2() && why.reason != Reason::ClientDisconnected;
+                let ended = forwarding.stream.as_ref().and_then(|stream| if look { stream.ended() } else { stream.was_ended() });
+                if let Some(reason) = ended {
                     why = Denied::new(reason, "the stream was ended");
                 }
                 why = forwarding.failed.get_or_insert(why).clone();
@@ -232,17 +250,19 @@ impl ProxyHttp for Proxy {
         if let Some(error) = error {
             tracing::debug!(request_id = exchange.request_id, %error, "the exchange failed");
         }
-        self.log(session.req_header(), status, error.is_some(), exchange);
+        let certificate = connection(session).and_then(|connection| connection.certificate.as_deref());
+        self.log(session.req_header(), certificate, status, error.is_some(), exchange);
     }
 }
 
 impl Proxy {
     async fn judge(&self, session: &mut Session, exchange: &Exchange) -> Result<State> {
+        let goes_on = session.as_downstream().as_http2().is_some_and(|stream| !stream.is_body_empty());
         let wire = wire::head(session);
         if wire.as_ref().map_or(true, |head| head.opaque) {
             session.set_keepalive(None); // what follows is not watched
         }
-        let clean = wire.map(drop);
+        let clean = wire.map(|_| goes_on);
         let mut held: Option<Held> = None;
         loop {
             let body = match &held {
@@ -269,18 +289,18 @@ impl Proxy {
     }
 
     /// One pass of the pure part: hygiene, parse, decide.
-    fn decide(&self, session: &Session, clean: Result<(), Denied>, body: Body<'_>, exchange: &Exchange) -> Judgement {
+    fn decide(&self, session: &Session, clean: Result<bool, Denied>, body: Body<'_>, exchange: &Exchange) -> Judgement {
         let started = Instant::now();
         let tenants = &exchange.snapshot.tenants;
         let parts = session.req_header();
         let origin = Origin::of(&parts.headers).ok().flatten();
         let stop = |why: Denied| Judgement::Settled(Settled::Stop(State::Denied(admission::unknown(why, origin, tenants))));
         let Ok(now) = clock::read() else { return stop(Reason::ClockBehind.into()) };
-        let head = match clean.and_then(|()| RequestHead::parse(parts)) {
+        let head = match clean.and_then(|goes_on| RequestHead::parse_stream(parts, goes_on)) {
             Ok(head) => head,
             Err(why) => return stop(why),
         };
-        if let Some(own) = self.before_deciding(session, &head, &exchange.snapshot) {
+        if let Some(own) = self.before_deciding(&head, exchange) {
             return Judgement::Settled(Settled::Stop(own));
         }
         let rules =
@@ -303,6 +323,7 @@ impl Proxy {
                     whole: false,
                     first_piece: false,
                     stream: None,
+                    parting: Parting::default(),
                     since: Instant::now(),
                     failed: None,
                 })))
@@ -311,7 +332,8 @@ impl Proxy {
     }
 
     /// What needs no tenant: the page's script, and the limit of the server-to-server mint.
-    fn before_deciding(&self, session: &Session, head: &RequestHead<'_>, snapshot: &Snapshot) -> Option<State> {
+    fn before_deciding(&self, head: &RequestHead<'_>, exchange: &Exchange) -> Option<State> {
+        let snapshot = &exchange.snapshot;
         if !snapshot.sessions.are_on() {
             return None;
         }
@@ -320,13 +342,13 @@ impl Proxy {
         {
             return Some(State::Script(script));
         }
-        let client = session.as_downstream().client_addr().and_then(|a| a.as_inet()).map(std::net::SocketAddr::ip);
+        let client = exchange.client_address();
         let limited = snapshot.tenants.endpoint(head.method, &head.path) == Some(Endpoint::UserToken)
             && client.is_some_and(|client| !self.limits.admits(client));
         limited.then(|| State::Denied(admission::unknown(Reason::RateLimited.into(), head.origin, &snapshot.tenants)))
     }
 
-    fn log(&self, request: &RequestHeader, status: Option<u16>, failed: bool, exchange: &Exchange) {
+    fn log(&self, request: &RequestHeader, certificate: Option<&str>, status: Option<u16>, failed: bool, exchange: &Exchange) {
         let (outcome, tenant, admitted, denied) = match &exchange.state {
             State::Admitted(forwarding) => {
                 self.metrics.upstream.observe(seconds(forwarding.since.elapsed()));
@@ -353,6 +375,8 @@ impl Proxy {
             generation: exchange.snapshot.generation,
             tenant: tenant.map(|t| t.id.as_str()),
             origin: Origin::of(&request.headers).ok().flatten().map(Origin::as_str),
+            client: exchange.client_address(),
+            client_certificate: certificate,
             method: request.method.as_str(),
             path: request.uri.path(),
             status,
@@ -427,17 +451,29 @@ fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) -> Result<()
     Ok(())
 }
 
-/// Nobody in front of us is trusted to say who the client is: the whole family is rebuilt.
-fn rebuild_forwarded(request: &mut RequestHeader, session: &Session) -> Result<()> {
-    const FAMILY: [&str; 7] =
-        ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-forwarded-server", "x-real-ip"];
-    for name in FAMILY {
+/// What anybody said about where the request came from is replaced by what can be believed of it.
+fn rebuild_forwarded(request: &mut RequestHeader, client: Option<&Client>) -> Result<()> {
+    for name in forwarded::FAMILY {
         request.remove_header(name);
     }
-    if let Some(client) = session.as_downstream().client_addr().and_then(|a| a.as_inet()) {
-        request.insert_header("x-forwarded-for", client.ip().to_string())?;
+    let Some(client) = client else { return Ok(()) };
+    if let Some(chain) = client.chain() {
+        request.insert_header("x-forwarded-for", chain)?;
     }
-    request.insert_header("x-forwarded-proto", "http")
+    if let Some(host) = &client.host {
+        request.insert_header("x-forwarded-host", host.as_str())?;
+    }
+    request.insert_header("x-forwarded-proto", client.scheme())
+}
+
+/// HTTP/2 may split cookies; HTTP/1.1 has one field for them (RFC 9113 §8.2.3).
+fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let crumbs: Vec<_> = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() < 2 {
+        return Ok(());
+    }
+    let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).map_err(|_| internal("cookies cannot be joined"))?;
+    request.insert_header(header::COOKIE, joined)
 }
 
 /// The framework's header section, as something an assertion can be applied to.

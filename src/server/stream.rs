@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -105,6 +105,42 @@ impl Stream {
     /// Whether the client answers the last words, so that its answer is waited for.
     pub(super) fn is_answered(&self) -> bool {
         self.kind == Kind::WebSocket
+    }
+}
+
+/// How far the end of a stream is on HTTP/2, where many share a connection and nothing can be said between pieces: the last
+/// words follow the first piece that ends at a boundary after the grace, and the next piece is not sent any more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Parting {
+    /// What it stands on held when the last piece came.
+    #[default]
+    Standing,
+    /// It has ended: noticed then.
+    Ended(Instant),
+    /// The last words are said.
+    Over,
+}
+
+/// Longest wait for a boundary after the grace.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Parting {
+    /// Looks at a piece that is about to be sent, and adds the last words when it is time. Returns whether it may be sent.
+    pub(super) fn passes(&mut self, stream: &Stream, piece: &mut Bytes, now: Instant) -> bool {
+        let Some(reason) = stream.ended() else { return true };
+        let since = match *self {
+            Self::Over => return false,
+            Self::Ended(since) => since,
+            Self::Standing => now,
+        };
+        *self = Self::Ended(since);
+        let left = now.saturating_duration_since(since);
+        if left >= stream.grace() && stream.is_at_boundary() {
+            *piece = [piece.as_ref(), stream.last_words(reason).as_ref()].concat().into();
+            *self = Self::Over;
+            return true;
+        }
+        left < stream.grace() + PATIENCE
     }
 }
 
@@ -217,6 +253,26 @@ mod tests {
             pieces.iter().for_each(|piece| stream.passes(piece.as_bytes()));
             assert_eq!(stream.is_at_boundary(), expected, "{pieces:?}");
         }
+    }
+
+    #[test]
+    fn on_http_2_the_last_words_follow_a_piece() {
+        let stream = Stream::new(Kind::Events { chunked: false }, Duration::from_secs(5), || Some(Reason::SessionExpired));
+        let (start, mut parting) = (Instant::now(), Parting::default());
+        let mut send = |text: &str, after: u64| {
+            let mut piece = Bytes::from(text.to_owned());
+            stream.passes(&piece);
+            let passes = parting.passes(&stream, &mut piece, start + Duration::from_secs(after));
+            passes.then(|| String::from_utf8(piece.to_vec()).unwrap())
+        };
+        assert_eq!(send("data: a\n\n", 0).as_deref(), Some("data: a\n\n"), "the grace runs");
+        assert_eq!(send("data: b\n", 6).as_deref(), Some("data: b\n"), "no boundary");
+        let last = "\nevent: doorward-expired\ndata: {\"reason\":\"session_expired\"}\n\n";
+        assert_eq!(send("\n", 7).as_deref(), Some(last));
+        assert_eq!(send("data: c\n\n", 8), None);
+        let (opaque, mut parting) = (Stream::new(Kind::Opaque, Duration::ZERO, || Some(Reason::SessionExpired)), Parting::default());
+        assert!(parting.passes(&opaque, &mut Bytes::from("a"), start));
+        assert!(!parting.passes(&opaque, &mut Bytes::from("b"), start + PATIENCE));
     }
 
     #[test]

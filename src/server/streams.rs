@@ -1,6 +1,7 @@
 //! Which answers are streams, and by which rule they end: the tenant's, for what the stream stands on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{StatusCode, Version};
@@ -13,6 +14,9 @@ use crate::admission::{Admitted, Rules};
 use crate::clock;
 use crate::snapshot::Live;
 use crate::tenant::OnStreamExpiry;
+
+/// Added to the silence, so that a stream whose end is near still begins.
+const AT_LEAST: Duration = Duration::from_secs(1);
 
 /// The stream that this answer begins, where the tenant's rule is to close it in time.
 pub(super) fn of(session: &Session, answer: &ResponseHeader, admitted: &Admitted, live: &Arc<Live>) -> Option<Arc<Stream>> {
@@ -30,6 +34,17 @@ pub(super) fn of(session: &Session, answer: &ResponseHeader, admitted: &Admitted
         standing.ended(rules, clock::read().ok()?)
     };
     Some(Arc::new(Stream::new(kind, rules.grace, judge)))
+}
+
+/// How long a stream's backend may be silent: on HTTP/2, where a silent stream cannot be ended between its pieces, until what
+/// it stands on ends by itself.
+pub(super) fn longest_silence(session: &Session, admitted: &Admitted) -> Option<Duration> {
+    let rules = &admitted.tenant().streams;
+    if !session.as_downstream().is_http2() || rules.events == OnStreamExpiry::Finish {
+        return None;
+    }
+    let left = Standing::of(admitted).ends_at()? - clock::read().ok()?.as_secs_f64();
+    Some(Duration::try_from_secs_f64(left.max(0.0)).ok()? + rules.grace + AT_LEAST)
 }
 
 /// `None` for an answer whose length is known, or that has no body: it ends by itself.

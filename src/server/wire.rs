@@ -1,9 +1,11 @@
 //! Watches what clients send before the framework's parser reads it: that parser mends a broken request line and takes
 //! chunked framing that RFC 9112 §7.1 does not know, and none of its hooks sees the bytes (`threats` 24). Bytes are passed
-//! on as they are; from a body's first refused byte on, reading fails instead. Set up by [`super::serve`], asked by the proxy.
+//! on as they are; from a body's first refused byte on, reading fails instead. HTTP/2 has one framing, which its library
+//! reads strictly: there only the frames are counted. Set up by [`super::accept`], asked by the proxy.
 
 mod chunked;
 mod ending;
+mod frames;
 mod watcher;
 
 use std::io::{self, IoSlice};
@@ -13,37 +15,31 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
-use pingora::apps::ServerApp;
+use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest, UniqueID, UniqueIDType,
 };
-use pingora::proxy::{HttpProxy, Session};
-use pingora::server::ShutdownWatch;
+use pingora::proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::proxy::Proxy;
+use super::accept::{Connection, connection};
 use crate::reason::{Denied, Reason};
 use ending::Ending;
+use frames::Frames;
 pub(super) use watcher::Head;
 use watcher::Watcher;
 
-/// The proxy, on connections that are watched.
-pub(super) struct Strict(pub(super) Arc<HttpProxy<Proxy>>);
-
-#[async_trait]
-impl ServerApp for Strict {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let stream = if watched(&stream).is_some() { stream } else { Box::new(Watched::new(stream)) };
-        self.0.process_new(stream, shutdown).await
-    }
-
-    /// Closes idle connections.
-    async fn cleanup(&self) {
-        self.0.cleanup().await;
-    }
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1 or 1.0.
+    Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 /// The head of the request that this session is about; to be called once per request.
@@ -52,13 +48,18 @@ impl ServerApp for Strict {
 /// What two parsers could read differently, or what nobody watched.
 pub(super) fn head(session: &Session) -> Result<Head, Denied> {
     let unwatched = || Denied::new(Reason::RequestMalformed, "the head was not watched");
+    if session.as_downstream().is_http2() {
+        // No bytes of it reach us; the library has refused what has two readings, and RequestHead refuses the rest.
+        return connection(session).map(|_| Head { length: 0, opaque: false }).ok_or_else(unwatched);
+    }
     let h1 = session.as_downstream().as_http1().ok_or_else(unwatched)?;
-    let head = watched(h1.stream()).ok_or_else(unwatched)?.watcher.lock().next()?;
+    let Eye::Http1(watcher) = &watched(h1.stream()).ok_or_else(unwatched)?.eye else { return Err(unwatched()) };
+    let head = watcher.lock().next()?;
     // The framework read another head than we did, or mended it.
     if head.length == h1.get_headers_raw_bytes().len() { Ok(head) } else { Err(unwatched()) }
 }
 
-/// Ends this session's stream in time.
+/// Ends this session's stream in time. On HTTP/2, where one connection carries many, [`super::proxy`] does.
 pub(super) fn end_in_time(session: &Session, stream: Arc<super::stream::Stream>) {
     if let Some(watched) = session.as_downstream().as_http1().and_then(|h1| watched(h1.stream())) {
         *watched.ending.lock() = Some(Ending::new(stream));
@@ -75,7 +76,8 @@ pub(super) fn end_no_more(session: &Session) {
 /// Why reading this request's body fails, if its framing is to blame.
 pub(super) fn broken(session: &Session) -> Option<Denied> {
     let watched = watched(session.as_downstream().as_http1()?.stream())?;
-    let why = watched.watcher.lock().broken()?;
+    let Eye::Http1(watcher) = &watched.eye else { return None };
+    let why = watcher.lock().broken()?;
     Some(Denied::new(Reason::RequestMalformed, why))
 }
 
@@ -87,15 +89,48 @@ fn watched(stream: &Stream) -> Option<&Watched> {
 #[derive(Debug)]
 pub(super) struct Watched {
     inner: Stream,
-    /// Locked by one task at a time, the one that serves the connection.
-    watcher: Mutex<Watcher>,
+    /// Read already, and not yet passed on.
+    read: Bytes,
+    eye: Eye,
     /// Set while a stream may have to be ended.
     ending: Mutex<Option<Ending>>,
+    /// Carries the [`Connection`]: the one thing of a connection that every session shows.
+    about: Arc<ProxyDigest>,
+}
+
+/// Locked by one task at a time, the one that reads the connection.
+#[derive(Debug)]
+enum Eye {
+    Http1(Mutex<Watcher>),
+    Http2(Mutex<Frames>),
+}
+
+impl Eye {
+    fn feed(&mut self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Http1(watcher) => watcher.get_mut().feed(bytes),
+            Self::Http2(frames) => frames.get_mut().feed(bytes),
+        }
+    }
+
+    fn has_ended(&mut self) -> Option<&'static str> {
+        match self {
+            Self::Http1(watcher) => watcher.get_mut().has_ended(),
+            Self::Http2(frames) => frames.get_mut().has_ended(),
+        }
+    }
 }
 
 impl Watched {
-    fn new(inner: Stream) -> Self {
-        Self { inner, watcher: Mutex::new(Watcher::new()), ending: Mutex::new(None) }
+    /// Watches a connection, of which some bytes may have been `read`.
+    pub(super) fn new(inner: Stream, protocol: Protocol, read: Bytes, connection: Connection) -> pingora::Result<Self> {
+        let eye = match protocol {
+            Protocol::Http1 => Eye::Http1(Mutex::new(Watcher::new())),
+            Protocol::Http2 => Eye::Http2(Mutex::new(Frames::new())),
+        };
+        // The framework's place for what came before HTTP; there was no proxy's answer, so it is an empty one.
+        let about = ProxyDigest::new(Box::new(ResponseHeader::build(200, Some(0))?), Some(Box::new(connection)));
+        Ok(Self { inner, read, eye, ending: Mutex::new(None), about: Arc::new(about) })
     }
 }
 
@@ -116,15 +151,20 @@ impl AsyncRead for Watched {
                 return Poll::Pending;
             }
         }
-        let watcher = this.watcher.get_mut();
         let refused = |why| Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
-        if let Some(why) = watcher.has_ended() {
+        if let Some(why) = this.eye.has_ended() {
             return refused(why);
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
-        let passed = watcher.feed(buffer.filled().get(before..).unwrap_or_default());
-        match watcher.has_ended() {
+        if this.read.is_empty() {
+            ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        } else {
+            let some = this.read.len().min(buffer.remaining());
+            buffer.put_slice(this.read.get(..some).unwrap_or_default());
+            this.read.advance(some);
+        }
+        let passed = this.eye.feed(buffer.filled().get(before..).unwrap_or_default());
+        match this.eye.has_ended() {
             Some(why) if passed == 0 => refused(why), // no bytes would mean the end of the stream
             Some(_) => {
                 buffer.set_filled(before + passed);
@@ -195,7 +235,10 @@ impl Ssl for Watched {
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
+        match self.eye {
+            Eye::Http1(_) => Some(ALPN::H1),
+            Eye::Http2(_) => Some(ALPN::H2), // by ALPN, or by its preface where h2c is on
+        }
     }
 }
 
@@ -215,11 +258,7 @@ impl GetTimingDigest for Watched {
 
 impl GetProxyDigest for Watched {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
-    }
-
-    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.inner.set_proxy_digest(digest);
+        Some(Arc::clone(&self.about))
     }
 }
 

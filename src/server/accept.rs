@@ -1,0 +1,193 @@
+//! What happens to a connection before its first request: PROXY protocol, TLS, and which HTTP it speaks. All of it goes by
+//! the configuration in force when the connection came, so a new certificate is shown from the next handshake on and no
+//! connection is lost. Ends with a [`Watched`] stream for the framework; decides nothing about requests.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use pingora::apps::{HttpServerOptions, ServerApp};
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::l4::stream::Stream as Socket;
+use pingora::protocols::{ALPN, GetSocketDigest as _, Ssl as _, Stream};
+use pingora::proxy::{HttpProxy, Session};
+use pingora::server::ShutdownWatch;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use super::listeners::Bound;
+use super::proxy::Proxy;
+use super::proxy_protocol;
+use super::wire::{Protocol, Watched};
+use crate::request::forwarded::Peer;
+use crate::request::{MAX_FIELDS, MAX_HEADER_BYTES};
+use crate::snapshot::{Listener, Live, Place};
+use crate::tls;
+
+/// Longest time from connecting to the end of the handshakes, the HTTP/2 preface included (`threats` 30).
+const OPENING: Duration = Duration::from_secs(10);
+/// HTTP/2 connections without a request are closed after this long; the framework keeps them for ever.
+const IDLE: Duration = Duration::from_secs(60);
+/// Requests at once on one HTTP/2 connection.
+const STREAMS: u32 = 100;
+/// Body bytes that a client may send before they are read, for each request.
+const WINDOW: u32 = 64 * 1024;
+/// What RFC 9113 §6.5.2 adds for each field of a header list.
+const PER_FIELD: usize = 32;
+/// What an HTTP/2 client says first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is known about a connection, for all its requests.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    /// The other end.
+    pub(super) peer: Peer,
+    /// Whether it spoke TLS to us.
+    pub(super) secure: bool,
+    /// What its certificate calls it, where it showed one.
+    pub(super) certificate: Option<String>,
+}
+
+/// What is known about this session's connection.
+pub(super) fn connection(session: &Session) -> Option<&Connection> {
+    session.as_downstream().digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+}
+
+/// Sets up the proxy for HTTP/2: the framework's bounds, tightened.
+pub(super) fn bounded(mut proxy: HttpProxy<Proxy>) -> HttpProxy<Proxy> {
+    proxy.h2_options = Some(h2_options());
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(IDLE);
+    proxy.server_options = Some(options);
+    proxy
+}
+
+fn h2_options() -> H2Options {
+    let mut options = default_h2_options();
+    let list = u32::try_from(MAX_HEADER_BYTES + MAX_FIELDS * PER_FIELD).unwrap_or(u32::MAX);
+    options.max_concurrent_streams(STREAMS).max_header_list_size(list).initial_window_size(WINDOW);
+    options.initial_connection_window_size(16 * WINDOW).max_send_buffer_size(WINDOW as usize);
+    options
+}
+
+/// One listener's connections.
+pub(super) struct Accept {
+    proxy: Arc<HttpProxy<Proxy>>,
+    live: Arc<Live>,
+    bound: Listener,
+    nth: usize,
+}
+
+impl Accept {
+    pub(super) fn new(proxy: &Arc<HttpProxy<Proxy>>, live: &Arc<Live>, bound: &Bound) -> Self {
+        Self { proxy: Arc::clone(proxy), live: Arc::clone(live), bound: bound.listener.clone(), nth: bound.nth }
+    }
+
+    async fn open(&self, stream: Stream) -> io::Result<Watched> {
+        let (snapshot, _) = self.live.load();
+        let server = &snapshot.settings.server;
+        let mut same = server.listeners.iter().filter(|listener| listener.place == self.bound.place);
+        // One that was taken out of the configuration goes on as it was until the restart.
+        let listener = same.nth(self.nth).unwrap_or(&self.bound);
+        let socket = stream.into_any().downcast::<Socket>().map_err(|_| io::Error::other("not a socket"))?;
+        let mut socket = *socket;
+        let mut peer = peer(&socket, &self.bound.place);
+        if listener.proxy_protocol {
+            if !server.trusted.contains(peer) {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a trusted proxy"));
+            }
+            peer = proxy_protocol::read(&mut socket, peer).await?;
+        }
+        let Some(tls) = &listener.tls else {
+            let (protocol, read) = if listener.h2c { sniff(&mut socket).await? } else { (Protocol::Http1, Bytes::new()) };
+            let connection = Connection { peer, secure: false, certificate: None };
+            return Watched::new(Box::new(socket), protocol, read, connection).map_err(io::Error::other);
+        };
+        let acceptor = Acceptor::from_server_config(tls.config());
+        let mut stream = acceptor.tls_handshake(socket).await.map_err(io::Error::other)?;
+        let certificate = stream.get_ssl().and_then(|tls| tls.peer_certificate_der()).and_then(tls::name_of);
+        let connection = Connection { peer, secure: true, certificate };
+        if stream.selected_alpn_proto() != Some(ALPN::H2) {
+            return Watched::new(Box::new(stream), Protocol::Http1, Bytes::new(), connection).map_err(io::Error::other);
+        }
+        match sniff(&mut stream).await? {
+            (Protocol::Http2, read) => Watched::new(Box::new(stream), Protocol::Http2, read, connection).map_err(io::Error::other),
+            (Protocol::Http1, _) => Err(io::Error::new(io::ErrorKind::InvalidData, "no HTTP/2 preface")),
+        }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Accept {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        match tokio::time::timeout(OPENING, self.open(stream)).await {
+            Ok(Ok(stream)) => self.proxy.process_new(Box::new(stream), shutdown).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, listener = %self.bound.place, "a connection did not open");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(listener = %self.bound.place, "a connection did not open in time");
+                None
+            }
+        }
+    }
+
+    /// Closes idle connections.
+    async fn cleanup(&self) {
+        self.proxy.cleanup().await;
+    }
+}
+
+fn peer(socket: &Socket, place: &Place) -> Peer {
+    use pingora::protocols::l4::socket::SocketAddr;
+    match (place, socket.get_socket_digest().as_ref().and_then(|digest| digest.peer_addr())) {
+        (Place::Unix { .. }, _) => Peer::Unix, // whoever connects has no name
+        (Place::Tcp(_), Some(SocketAddr::Inet(address))) => Peer::Address(address.ip().to_canonical()),
+        (Place::Tcp(_), Some(SocketAddr::Unix(_)) | None) => Peer::Unknown,
+    }
+}
+
+/// Reads until it is clear whether the client speaks HTTP/2, and gives back what was read.
+async fn sniff<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Protocol, Bytes)> {
+    let mut read = BytesMut::with_capacity(1024);
+    loop {
+        let both = read.len().min(PREFACE.len());
+        if read.get(..both) != PREFACE.get(..both) {
+            return Ok((Protocol::Http1, read.freeze()));
+        }
+        if both == PREFACE.len() {
+            return Ok((Protocol::Http2, read.freeze()));
+        }
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_preface_tells_http_2_from_http_1() {
+        for (bytes, http2) in [
+            (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Some(true)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04", Some(true)),
+            (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", Some(false)),
+            (b"GET / HTTP/1.1\r\n", Some(false)),
+            (b"P", None),
+            (b"POST / HTTP/1.1\r\n", Some(false)),
+            (b"", None),
+        ] {
+            let mut stream = bytes;
+            let told = sniff(&mut stream).await.ok();
+            assert_eq!(told.as_ref().map(|(protocol, _)| *protocol == Protocol::Http2), http2, "{bytes:?}");
+            if let Some((_, read)) = told {
+                assert_eq!([&read[..], stream].concat(), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Binds everything that the process listens on, before anything is served: a process that cannot listen must not live on.
+//! Knows addresses and sockets; what is spoken on them is decided for each connection by [`super::accept`].
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use pingora::listeners::ListenerConfig;
+use pingora::server::Fds;
+
+use crate::snapshot::{Listener, Place, ServerSettings};
+
+/// Sockets that are bound and listening: what follows cannot fail for an address in use.
+#[derive(Debug)]
+pub struct Listeners {
+    pub(super) proxy: Vec<Bound>,
+    pub(super) admin: TcpListener,
+    pub(super) probes: Option<TcpListener>,
+}
+
+/// A bound listener of the proxy.
+#[derive(Debug)]
+pub(super) struct Bound {
+    /// As it was configured when it was bound.
+    pub(super) listener: Listener,
+    /// Which of the configured listeners with this place: port 0 may stand there more than once.
+    pub(super) nth: usize,
+    /// Where it really is.
+    place: Place,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listeners {
+    /// Binds every address of `[server]`.
+    ///
+    /// # Errors
+    /// A sentence with the address and the system's error.
+    pub fn bind(settings: &ServerSettings) -> Result<Self, String> {
+        let tcp = |name: &str, address: SocketAddr| tcp(address).map_err(|e| format!("cannot listen on {address} (server.{name}): {e}"));
+        let mut proxy: Vec<Bound> = Vec::new();
+        for (index, listener) in settings.listeners.iter().enumerate() {
+            let nth = settings.listeners.iter().take(index).filter(|other| other.place == listener.place).count();
+            let bound = Bound::bind(listener, nth).map_err(|e| format!("cannot listen on {} (server.listen): {e}", listener.place))?;
+            proxy.push(bound);
+        }
+        let admin = tcp("admin", settings.admin)?;
+        let probes = settings.probes.map(|address| tcp("probes", address)).transpose()?;
+        Ok(Self { proxy, admin, probes })
+    }
+
+    /// Where clients connect, with the ports that the system chose for port 0, and whether TLS is spoken there.
+    pub fn places(&self) -> impl Iterator<Item = (&Place, bool)> {
+        self.proxy.iter().map(|bound| (&bound.place, bound.listener.tls.is_some()))
+    }
+
+    /// The first TCP address that clients connect to; where there is none, the admin listener's.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn proxy_address(&self) -> io::Result<SocketAddr> {
+        let tcp = |bound: &Bound| if let Place::Tcp(address) = bound.place { Some(address) } else { None };
+        self.proxy.iter().find_map(tcp).map_or_else(|| self.admin_address(), Ok)
+    }
+
+    /// The admin listener's address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+}
+
+impl Bound {
+    fn bind(listener: &Listener, nth: usize) -> io::Result<Self> {
+        let (socket, place) = match &listener.place {
+            Place::Tcp(address) => {
+                let socket = tcp(*address)?;
+                let place = Place::Tcp(socket.local_addr()?);
+                (Socket::Tcp(socket), place)
+            }
+            Place::Unix { path, mode } => (Socket::Unix(unix(path, *mode)?), listener.place.clone()),
+        };
+        Ok(Self { listener: listener.clone(), nth, place, socket })
+    }
+
+    /// Hands the socket to the framework, which finds it by its name.
+    pub(super) fn into_framework(self, fds: &mut Fds) -> ListenerConfig {
+        let (name, config) = match &self.place {
+            Place::Tcp(address) => (address.to_string(), ListenerConfig::tcp(address.to_string())),
+            Place::Unix { path, mode } => {
+                let name = path.display().to_string();
+                // The framework would open it to everybody.
+                (name.clone(), ListenerConfig::uds(name).permissions(fs::Permissions::from_mode(*mode)))
+            }
+        };
+        let descriptor = match self.socket {
+            Socket::Tcp(socket) => socket.into_raw_fd(),
+            Socket::Unix(socket) => socket.into_raw_fd(),
+        };
+        fds.add(name, descriptor);
+        config
+    }
+}
+
+fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Binds beside the path and moves the socket there once it has its permissions: nobody connects before, and what a process
+/// that is gone left behind is replaced. A socket that somebody still listens on, and any other file, stays.
+fn unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there that is no socket"));
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => return Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) | Err(_) => {}
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let _ = fs::remove_file(&beside); // an earlier process of this number's, if anything
+    let listener = UnixListener::bind(&beside)?;
+    let placed = fs::set_permissions(&beside, fs::Permissions::from_mode(mode)).and_then(|()| fs::rename(&beside, path));
+    if let Err(error) = placed.and_then(|()| listener.set_nonblocking(true)) {
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_left_behind_is_replaced_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let first = unix(&path, 0o600).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(unix(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        let _second = unix(&path, 0o660).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let file = directory.path().join("file");
+        fs::write(&file, "kept").unwrap();
+        assert_eq!(unix(&file, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+        let mut left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["file", "s"]);
+    }
+}
