@@ -31,7 +31,11 @@ pub(super) fn settings(root: &Table<'_>, upstream_table: &Table<'_>) -> Settings
 
 fn server(table: &Table<'_>) -> ServerSettings {
     let more = listeners::listeners(table);
-    let listen = if more.is_empty() { table.need::<SocketAddr>("listen") } else { table.get::<SocketAddr>("listen") };
+    let listen = if table.is_empty_list("listener") || !table.writes("listener") {
+        table.need::<SocketAddr>("listen")
+    } else {
+        table.get::<SocketAddr>("listen")
+    };
     let admin = table.get::<SocketAddr>("admin");
     let probes = table.get::<SocketAddr>("probes");
     let named = [("listen", &listen), ("admin", &admin), ("probes", &probes)];
@@ -73,8 +77,11 @@ fn refuse_clash(table: &Table<'_>, listeners: &[(&str, Located<Place>)]) {
     for (index, (name, here)) in listeners.iter().enumerate() {
         for (other, first) in listeners.iter().take(index) {
             if same(&first.value, &here.value) && chosen(&here.value) {
-                let title =
-                    if name == other { format!("two of {name} are one address") } else { format!("{name} and {other} are one address") };
+                let title = if name == other {
+                    "two listeners are at one address".to_owned()
+                } else {
+                    format!("{name} and {other} are one address")
+                };
                 let diagnostic = Diagnostic::new(Code::AddressClash, here.site.clone(), title);
                 table.report(diagnostic.beside(first.site.clone(), "first used here").help("give each listener a port of its own"));
             }

@@ -27,6 +27,11 @@ fn copy(change: impl Fn(&str) -> String) -> Fixture {
         for pem in named(&text, "pem") {
             fixture.write(pem, &std::fs::read_to_string("tests/config/secrets/rsa.pem").unwrap());
         }
+        for (key, file) in [("certificate", "tls.pem"), ("key", "tls.key.pem"), ("client_ca", "tls-ca.pem")] {
+            for name in named(&text, key) {
+                fixture.write(name, &std::fs::read_to_string(format!("tests/config/secrets/{file}")).unwrap());
+            }
+        }
         for jwks in named(&text, "jwks") {
             fixture.write(jwks, &std::fs::read_to_string("tests/config/secrets/keys.json").unwrap());
         }
@@ -103,6 +108,8 @@ fn the_annotated_defaults_are_the_defaults() {
     let set = load(&with_every_key(), "doorward.toml").snapshot;
     let mut server = set.settings.server.clone();
     (server.probes, server.threads) = (plain.settings.server.probes, plain.settings.server.threads);
+    assert_eq!((server.listeners.len(), server.trusted.networks.len()), (3, 2));
+    (server.listeners, server.trusted) = (plain.settings.server.listeners.clone(), plain.settings.server.trusted.clone());
     assert_eq!(server, plain.settings.server);
     assert_eq!(set.settings.upstream, plain.settings.upstream);
     assert_eq!(set.settings.max_tenants, plain.settings.max_tenants);
