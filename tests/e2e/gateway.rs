@@ -110,6 +110,17 @@ impl Gateway {
         Self { child, directory, address: listen, admin, log, audit }
     }
 
+    /// Where clients connect, in the configuration's order: `listen` first.
+    pub fn places(&self) -> Vec<String> {
+        let of = |line: &str| Some(line.split("listening address=").nth(1)?.split_whitespace().next()?.to_owned());
+        self.log.lock().unwrap().iter().filter_map(|line| of(line)).collect()
+    }
+
+    /// The last TCP address where clients connect.
+    pub fn last_place(&self) -> SocketAddr {
+        self.places().iter().filter_map(|place| place.parse().ok()).next_back().expect("a TCP listener")
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

@@ -4,6 +4,7 @@
 
 mod gateway;
 mod http;
+mod pki;
 mod upstream;
 #[path = "../verifiers/mod.rs"]
 mod verifiers;
@@ -14,11 +15,14 @@ mod cors;
 mod demo;
 mod forwarding;
 mod hostile;
+mod http2;
 mod hygiene;
+mod listeners;
 mod manual;
 mod operation;
 mod readme;
 mod reload;
 mod sessions;
 mod streams;
+mod tls;
 mod verification;

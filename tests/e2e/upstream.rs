@@ -87,6 +87,11 @@ impl Upstream {
         self.seen.lock().unwrap().clone()
     }
 
+    /// Forgets everything it got so far.
+    pub fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
     /// The last request it got.
     #[track_caller]
     pub fn last(&self) -> Seen {
