@@ -53,7 +53,12 @@ impl Authority {
     }
 
     /// What a client that trusts this authority asks for.
-    pub fn trusted(&self, protocols: &[&str], versions: &[&'static rustls::SupportedProtocolVersion], own: Option<&Pair>) -> Arc<ClientConfig> {
+    pub fn trusted(
+        &self,
+        protocols: &[&str],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        own: Option<&Pair>,
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -25,7 +25,8 @@ pub(crate) fn with_tls(upstream: SocketAddr, tls: &str) -> String {
 pub(crate) const ONE: &str = "certificates = [{ certificate = \"a.pem\", key = \"a.key\" }]";
 
 pub(crate) fn start(config: &str, pairs: &[(&str, &Pair)], more: &[(&str, &str)]) -> Gateway {
-    let named: Vec<_> = pairs.iter().flat_map(|(name, pair)| [(format!("{name}.pem"), &pair.certificate), (format!("{name}.key"), &pair.key)]).collect();
+    let named: Vec<_> =
+        pairs.iter().flat_map(|(name, pair)| [(format!("{name}.pem"), &pair.certificate), (format!("{name}.key"), &pair.key)]).collect();
     let mut files: Vec<_> = named.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     files.extend_from_slice(more);
     Gateway::start_with(config, &files)
@@ -150,7 +151,11 @@ async fn clients_show_certificates_of_the_authority_and_are_named_in_the_audit_r
         let id = answer.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap_or_else(|| panic!("{answer}"));
         assert_eq!(required.audit(id)["client_certificate"], "billing");
         assert_eq!(required.audit(id)["client"], "127.0.0.1");
-        assert!(upstream.last().headers.iter().all(|(name, value)| !name.contains("cert") && !value.contains("billing")), "{:?}", upstream.last());
+        assert!(
+            upstream.last().headers.iter().all(|(name, value)| !name.contains("cert") && !value.contains("billing")),
+            "{:?}",
+            upstream.last()
+        );
         // The next connection resumes the session, and its client has the same name.
         let config = of(Some(&good), versions);
         for _ in 0..2 {
@@ -175,7 +180,13 @@ fn what_cannot_be_listened_on_or_shown_ends_the_process_with_a_clear_error() {
     let (a, b) = (authority.server(&["a.example"]), authority.server(&["b.example"]));
     let run = |config: &str, key: &str| {
         let directory = tempfile::tempdir().unwrap();
-        let files = [("doorward.toml", config), ("identity.key", SECRET), ("assertion.key", ASSERTION_KEY), ("a.pem", &a.certificate), ("a.key", key)];
+        let files = [
+            ("doorward.toml", config),
+            ("identity.key", SECRET),
+            ("assertion.key", ASSERTION_KEY),
+            ("a.pem", &a.certificate),
+            ("a.key", key),
+        ];
         files.iter().for_each(|(name, text)| std::fs::write(directory.path().join(name), text).unwrap());
         let run = gateway::doorward(&["run", "-c", "doorward.toml"], directory.path());
         (run.status.code(), String::from_utf8_lossy(&run.stderr).into_owned())
