@@ -15,6 +15,9 @@ pub mod tokens {}
 #[doc = include_str!("bodies.md")]
 pub mod bodies {}
 
+#[doc = include_str!("listeners.md")]
+pub mod listeners {}
+
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 

@@ -400,6 +400,9 @@ async fn what_has_two_readings_is_refused() {
     }
 }
 
+/// What is sent in each round.
+type Flood<'f> = dyn Fn(u32) -> Vec<u8> + Sync + 'f;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_end_their_own_connection_only() {
     let upstream = Upstream::plain();
@@ -427,7 +430,7 @@ async fn floods_end_their_own_connection_only() {
         let overflow = frame(8, 0, stream, &0x7fff_ffff_u32.to_be_bytes());
         [frame(1, END_STREAM | END_HEADERS, stream, &block), overflow].concat()
     };
-    let floods: [(&str, &(dyn Fn(u32) -> Vec<u8> + Sync), bool); 5] = [
+    let floods: [(&str, &Flood<'_>, bool); 5] = [
         ("rapid reset", &rapid_reset, true),
         ("CONTINUATION", &continuation, true),
         ("empty DATA", &empty_data, true),
