@@ -109,6 +109,13 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether a later route never applies beside this one.
+    pub fn leaves_nothing_of(&self, later: &Self) -> bool {
+        let covered = |method: &Method| self.methods.contains(method) || (*method == Method::HEAD && self.methods.contains(&Method::GET));
+        let methods = self.methods.is_empty() || (!later.methods.is_empty() && later.methods.iter().all(covered));
+        methods && self.path.includes(&later.path)
+    }
+
     fn matches(&self, method: &Method, path: &Path<'_>, upgrade: bool) -> bool {
         let covered = |m: &Method| m == method || (*m == Method::GET && *method == Method::HEAD);
         (upgrade || self.methods.is_empty() || self.methods.iter().any(covered)) && self.path.covers(path)

@@ -1,6 +1,6 @@
 //! Hot reload. Files are watched (in-place writes, renames, Kubernetes' `..data` symlink swap) and looked at twice a second
-//! besides; SIGHUP asks for it too. A configuration is put in force whole or not at all: the last good stays, and a metric
-//! and a log line tell. Revocations are read first and on their own, so they apply while the rest is refused.
+//! besides; SIGHUP asks for it too. A configuration is put in force whole or not at all, but for files of a tenant directory:
+//! each keeps its own tenant as it was. The last good stays, and a metric and a log line tell. Revocations are read first and on their own, so they apply while the rest is refused.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use crate::clock;
+use crate::config::watched::{self, Files};
 use crate::config::{self, Loaded};
 use crate::observe::metrics::{Metrics, Reload};
 use crate::resolver::Resolver;
@@ -52,13 +52,13 @@ pub fn read_revocations(path: Option<&Path>) -> Result<Revocations, String> {
 }
 
 impl Reloader {
-    /// Watches until the channel of SIGHUPs closes.
-    pub async fn run(self, mut files: Vec<PathBuf>, mut hangups: mpsc::Receiver<()>) {
+    /// Watches until the channel of SIGHUPs closes. `files` is what the configuration in force was made of.
+    pub async fn run(self, mut files: Files, mut hangups: mpsc::Receiver<()>) {
         let (events, mut changed) = mpsc::channel(1);
         let mut watch = Watch::new(events);
         watch.follow(&files);
-        let mut last = digest(&files);
-        let mut stamps = stamps(&files);
+        // None yet, so that what changed between loading and watching is seen at the first look.
+        let mut stamps = Vec::new();
         let mut refused_revocations = String::new();
         loop {
             let forced = tokio::select! {
@@ -71,16 +71,17 @@ impl Reloader {
                 }
             };
             self.revoke(&mut refused_revocations);
+            let now = self::stamps(&files);
             let settled = settle(&files).await;
-            stamps = self::stamps(&files);
-            if settled == last && !forced {
+            stamps = now;
+            if settled == files && !forced {
                 continue;
             }
-            last = settled;
-            files = self.reload().await;
+            files = self.reload().await.unwrap_or(settled);
             watch.follow(&files);
-            // What changed while it was loaded is looked at again at once.
-            if digest(&files) != last {
+            // What changed since it was read is looked at again at once.
+            stamps = self::stamps(&files);
+            if watched::again(&files) != files {
                 stamps.clear();
             }
         }
@@ -104,26 +105,27 @@ impl Reloader {
         }
     }
 
-    /// One attempt; returns what to watch from now on.
-    async fn reload(&self) -> Vec<PathBuf> {
+    /// One attempt; returns what it read, if it came to that.
+    async fn reload(&self) -> Option<Files> {
         let (path, metrics) = (self.path.clone(), Arc::clone(&self.metrics));
-        let generation = self.live.load().0.generation + 1;
-        let loading = move || config::load(&path, generation, &|tenant, secret| metrics.usage(tenant, secret));
+        let before = self.live.load().0;
+        let usage = move |tenant: &str, secret: &str| metrics.usage(tenant, secret);
+        let loading = move || config::reload(&path, before.generation + 1, &usage, &before.tenants);
         let result = tokio::task::spawn_blocking(loading).await;
         let now = clock::read();
         match (result, now) {
-            (Ok(Ok(loaded)), Ok(now)) => self.apply(loaded, now).await,
+            (Ok(Ok(loaded)), Ok(now)) => Some(self.apply(loaded, now).await),
             (Ok(Err(problems)), _) => {
                 for problem in &problems.rendered {
                     tracing::error!("configuration refused, the last good one stays:\n{problem}");
                 }
                 self.refuse();
-                problems.files
+                Some(problems.files)
             }
             (Err(_), _) | (_, Err(_)) => {
                 tracing::error!("configuration refused, the last good one stays: the loader or the clock failed");
                 self.refuse();
-                vec![self.path.clone()]
+                None
             }
         }
     }
@@ -133,10 +135,19 @@ impl Reloader {
         self.metrics.reloaded(Reload::Refused, snapshot.generation, snapshot.loaded_at);
     }
 
-    async fn apply(&self, loaded: Loaded, now: clock::UnixTime) -> Vec<PathBuf> {
-        let Loaded { snapshot, warnings, files, .. } = loaded;
+    async fn apply(&self, loaded: Loaded, now: clock::UnixTime) -> Files {
+        let Loaded { snapshot, warnings, files, keys, refused, .. } = loaded;
         for warning in warnings {
             tracing::warn!("{warning}");
+        }
+        for file in &refused {
+            let path = file.path.display();
+            for problem in &file.problems {
+                match &file.kept {
+                    Some(tenant) => tracing::error!("{path} refused, tenant {tenant} stays as it was:\n{problem}"),
+                    None => tracing::error!("{path} refused, its tenant is not served:\n{problem}"),
+                }
+            }
         }
         let before = self.live.load().0;
         let (old, new) = (&before.settings.server, &snapshot.settings.server);
@@ -149,19 +160,21 @@ impl Reloader {
         let generation = snapshot.generation;
         self.metrics.prepare(&snapshot.tenants, snapshot.settings.max_tenants);
         self.live.swap(snapshot);
-        self.metrics.reloaded(Reload::Applied, generation, now);
-        tracing::info!(generation, "configuration applied");
+        let result = if refused.is_empty() { Reload::Applied } else { Reload::Partial };
+        self.metrics.reloaded(result, generation, now);
+        keys.iter().for_each(config::KeyInUse::log);
+        tracing::info!(generation, refused_files = refused.len(), "configuration applied");
         self.revoke(&mut String::new());
         files
     }
 }
 
-/// Reads until two digests agree: a writer caught in the middle is waited for.
-async fn settle(files: &[PathBuf]) -> [u8; 32] {
-    let mut last = digest(files);
+/// Reads until two reads agree: a writer caught in the middle is waited for.
+async fn settle(files: &Files) -> Files {
+    let mut last = watched::again(files);
     for _ in 0..SETTLE_TRIES {
         tokio::time::sleep(SETTLE).await;
-        let again = digest(files);
+        let again = watched::again(files);
         if again == last {
             break;
         }
@@ -170,36 +183,14 @@ async fn settle(files: &[PathBuf]) -> [u8; 32] {
     last
 }
 
-/// One value for what all files hold; a directory stands for its listing.
-fn digest(files: &[PathBuf]) -> [u8; 32] {
-    let mut all = Sha256::new();
-    for path in files {
-        all.update(path.as_os_str().as_encoded_bytes());
-        match contents(path) {
-            Ok(bytes) => all.update(Sha256::digest(&bytes)),
-            Err(error) => all.update(format!("{:?}", error.kind())),
-        }
-    }
-    all.finalize().into()
-}
-
-fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
-    if !path.is_dir() {
-        return std::fs::read(path);
-    }
-    let mut names = std::fs::read_dir(path)?.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>()?;
-    names.sort();
-    Ok(names.iter().flat_map(|n| n.as_encoded_bytes().iter().copied().chain([0])).collect())
-}
-
 /// Where each file really is, its size and its time: cheap to look at twice a second.
-fn stamps(files: &[PathBuf]) -> Vec<Option<(PathBuf, u64, std::time::SystemTime)>> {
+fn stamps(files: &Files) -> Vec<Option<(PathBuf, u64, std::time::SystemTime)>> {
     let stamp = |path: &PathBuf| {
         let real = path.canonicalize().ok()?;
         let data = real.metadata().ok()?;
         Some((real, data.len(), data.modified().ok()?))
     };
-    files.iter().map(stamp).collect()
+    files.keys().map(stamp).collect()
 }
 
 /// The directories of the watched files: a rename or symlink swap shows in the directory, not in the file.
@@ -220,11 +211,11 @@ impl Watch {
         Self { watcher: watcher.ok(), directories: HashSet::new() }
     }
 
-    fn follow(&mut self, files: &[PathBuf]) {
+    fn follow(&mut self, files: &Files) {
         let Some(watcher) = &mut self.watcher else { return };
         let of = |path: &PathBuf| if path.is_dir() { Some(path.clone()) } else { path.parent().map(Path::to_path_buf) };
-        let real = files.iter().filter_map(|f| f.canonicalize().ok());
-        for directory in files.iter().cloned().chain(real).filter_map(|f| of(&f)) {
+        let real = files.keys().filter_map(|f| f.canonicalize().ok());
+        for directory in files.keys().cloned().chain(real).filter_map(|f| of(&f)) {
             let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
             if self.directories.contains(&directory) {
                 continue;

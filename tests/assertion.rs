@@ -46,6 +46,7 @@ fn tenants() -> Tenants {
     let key = IdentityKey::secret("s1", &KeyBytes::new(IDENTITY_SECRET.as_bytes()), vec![FormatName::Jwt], Algorithm::HS256);
     let tenant = Tenant {
         id: "acme".to_owned(),
+        source: None,
         preset: "none".to_owned(),
         mode: Mode::Enforce,
         names: Vec::new(),

@@ -2,6 +2,8 @@
 
 #[path = "config/any_bytes.rs"]
 mod any_bytes;
+#[path = "config/directory.rs"]
+mod directory;
 #[path = "config/examples.rs"]
 mod examples;
 #[path = "config/golden.rs"]

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::log;
-use crate::config;
+use crate::config::{self, watched::Files};
 use crate::observe::metrics::Metrics;
 use crate::reload::{self, Reloader};
 use crate::resolver::Resolver;
@@ -70,6 +70,7 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    loaded.keys.iter().for_each(config::KeyInUse::log);
     metrics.prepare(&loaded.snapshot.tenants, loaded.snapshot.settings.max_tenants);
     metrics.in_force(1, loaded.snapshot.loaded_at);
     let live = Arc::new(Live::new(loaded.snapshot, revocations));
@@ -93,7 +94,7 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Vec<PathBuf>) -> io::Result<bool> {
+async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Files) -> io::Result<bool> {
     let upstream = gateway.live.load().0.settings.upstream.address.clone();
     if let Err(error) = gateway.resolver.resolve(&upstream).await {
         tracing::warn!(%error, address = upstream, "the upstream's name does not resolve yet");

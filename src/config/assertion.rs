@@ -6,11 +6,11 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::KeyInUse;
-use super::context::Sharing;
 use super::diagnostic::{Code, Diagnostic, Site};
 use super::field::{Complaint, Id, Word};
 use super::header::{AnyHeader, OwnHeader};
 use super::material;
+use super::once::Sharing;
 use super::server::duration;
 use super::table::Table;
 use crate::assertion::{AssertionKey, AssertionSettings, KeyAlgorithm, Mapped, Scheme, Signer};
@@ -33,6 +33,7 @@ pub(super) fn signer(root: &Table<'_>, upstream: &Table<'_>) -> Option<Signer> {
         removed: upstream.list::<AnyHeader>("remove_headers").unwrap_or_default().into_iter().map(|h| h.value.0).collect(),
     };
     table.finish();
+    warn_unsigned(upstream, &settings);
     if root.cx().errors() > before {
         return None;
     }
@@ -112,7 +113,7 @@ fn keys(table: &Table<'_>) -> (Vec<AssertionKey>, Vec<Site>, Vec<KeyAlgorithm>) 
         };
         entry.finish();
         if let Some(found) = found {
-            entry.cx().claim(whose, &found.value.key, found.site, Sharing::Secret);
+            entry.cx().claim(whose, &found.value.key, found.site, Sharing::Never);
             let what = format!("assertion {}", name_of(algorithm));
             entry.cx().uses(KeyInUse { tenant: None, id: id.clone(), what, fingerprint: found.value.key.fingerprint() });
             keys.push(AssertionKey { id, algorithm, material: found.value.key });
@@ -173,6 +174,16 @@ fn mapped(upstream: &Table<'_>) -> Vec<(HeaderName, Mapped)> {
         mapped.push((header, from.value.0));
     }
     mapped
+}
+
+/// The `jwt` scheme signs itself and nothing beside it.
+fn warn_unsigned(upstream: &Table<'_>, settings: &AssertionSettings) {
+    if settings.mapped.is_empty() || settings.schemes.contains(&Scheme::HttpMessageSignatures) {
+        return;
+    }
+    let title = "scheme \"jwt\" covers no headers: what [upstream.headers] sets goes unsigned";
+    let help = "read the claims in X-Identity-Assertion instead, or add \"http-message-signatures\" to assertion.schemes";
+    upstream.report(Diagnostic::new(Code::MappedUnsigned, upstream.site_of("headers"), title).help(help));
 }
 
 /// Where a mapped header's value comes from.

@@ -1,14 +1,19 @@
-//! What one load gathers while it reads: problems, files to watch, keys that exist, and every piece of key material with
-//! its purpose, so that none serves two (`threats` 41).
+//! What one load gathers while it reads: problems, files to watch, keys that exist, and every claim to something that may
+//! stand once. Each is noted with the file that was being read (its *scope*): on reload, a tenant file's problems are its own.
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::diagnostic::{Code, Diagnostic, Document, Severity, Site};
+use super::once::{Claim, Sharing, Thing};
+use super::watched::{Files, Held};
 use super::{KeyInUse, UsageOf};
 use crate::secret::KeyBytes;
+
+/// The scope of the main file. A tenant file's is its place in the directory, from 1: the order of its [`Document`].
+pub(super) const MAIN: usize = 0;
 
 /// One load.
 pub(super) struct Context<'u> {
@@ -16,32 +21,22 @@ pub(super) struct Context<'u> {
     base: PathBuf,
     /// Counters of secrets that stay.
     pub(super) usage: UsageOf<'u>,
-    problems: RefCell<Vec<Diagnostic>>,
-    files: RefCell<BTreeSet<PathBuf>>,
+    scope: Cell<usize>,
+    problems: RefCell<Vec<(usize, Diagnostic)>>,
+    files: RefCell<Files>,
     known: RefCell<BTreeSet<String>>,
-    materials: RefCell<HashMap<KeyBytes, (String, Site, Sharing)>>,
-    in_use: RefCell<Vec<KeyInUse>>,
+    claims: RefCell<Vec<Claim>>,
+    in_use: RefCell<Vec<(usize, KeyInUse)>>,
 }
 
-/// Whether a second owner of the same material is safe.
-#[derive(Clone, Debug)]
-pub(super) enum Sharing {
-    /// Never: whoever holds it can sign.
-    Secret,
-    /// A public key of this tenant, for tokens with one of these audiences: an issuer may serve two tenants only where its
-    /// tokens say for which (`threats` 13).
-    Public { tenant: String, audiences: Vec<String> },
-}
-
-impl Sharing {
-    fn allows(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Public { tenant: a, audiences: mine }, Self::Public { tenant: b, audiences: theirs }) => {
-                a != b && !mine.is_empty() && !theirs.is_empty() && !mine.iter().any(|audience| theirs.contains(audience))
-            }
-            _ => false,
-        }
-    }
+/// What a load gathered.
+pub(super) struct Gathered {
+    /// In file order, each with its scope.
+    pub(super) problems: Vec<(usize, Diagnostic)>,
+    pub(super) files: Files,
+    pub(super) known: BTreeSet<String>,
+    /// In reading order, each with its scope.
+    pub(super) in_use: Vec<(usize, KeyInUse)>,
 }
 
 impl<'u> Context<'u> {
@@ -49,17 +44,26 @@ impl<'u> Context<'u> {
         Self {
             base: main.parent().unwrap_or(Path::new("")).to_owned(),
             usage,
+            scope: Cell::new(MAIN),
             problems: RefCell::default(),
             files: RefCell::default(),
             known: RefCell::default(),
-            materials: RefCell::default(),
+            claims: RefCell::default(),
             in_use: RefCell::default(),
         }
     }
 
+    /// Notes whatever `read` finds under a tenant file's scope.
+    pub(super) fn within<T>(&self, scope: usize, read: impl FnOnce() -> T) -> T {
+        let outer = self.scope.replace(scope);
+        let found = read();
+        self.scope.set(outer);
+        found
+    }
+
     /// Records a problem.
     pub(super) fn report(&self, diagnostic: Diagnostic) {
-        self.problems.borrow_mut().push(diagnostic);
+        self.problems.borrow_mut().push((self.scope.get(), diagnostic));
     }
 
     /// Records that a key exists.
@@ -77,9 +81,13 @@ impl<'u> Context<'u> {
         path
     }
 
-    /// Records a file or directory that the configuration is made of.
-    pub(super) fn watch(&self, path: &Path) {
-        self.files.borrow_mut().insert(path.to_owned());
+    /// Records a file or directory that the configuration is made of, and what it holds: before it is read, so that a change
+    /// in between is seen as one.
+    fn watch(&self, path: &Path) {
+        let mut files = self.files.borrow_mut();
+        if !files.contains_key(path) {
+            files.insert(path.to_owned(), Held::now(path));
+        }
     }
 
     /// Reads a text file, or says why not, pointing at where it is named.
@@ -98,38 +106,42 @@ impl<'u> Context<'u> {
 
     /// Claims key material for one purpose.
     pub(super) fn claim(&self, owner: String, key: &KeyBytes, site: Site, sharing: Sharing) {
-        let mut materials = self.materials.borrow_mut();
-        if let Some((other, first, theirs)) = materials.get(key) {
-            if !sharing.allows(theirs) {
-                let title = format!("{owner} is the same key material as {other}");
-                let help = match sharing {
-                    Sharing::Secret => "one key, one purpose: make another with doorward secret new",
-                    Sharing::Public { .. } => "tenants may share an issuer's key only where each lists its own claims.audiences",
-                };
-                self.report(Diagnostic::new(Code::SecretReused, site, title).beside(first.clone(), "first used here").help(help));
-            }
-            return;
-        }
-        materials.insert(key.clone(), (owner, site, sharing));
+        self.claim_thing(Thing::Material(key.fingerprint()), owner, site, sharing);
+    }
+
+    /// Claims something that may stand once.
+    pub(super) fn claim_thing(&self, thing: Thing, owner: String, site: Site, sharing: Sharing) {
+        self.claims.borrow_mut().push(Claim { thing, owner, sharing, scope: self.scope.get(), site: Some(site) });
+    }
+
+    /// Every claim so far, in reading order.
+    pub(super) fn claims(&self) -> Vec<Claim> {
+        self.claims.borrow().clone()
     }
 
     /// Records key material for the summary.
     pub(super) fn uses(&self, key: KeyInUse) {
-        self.in_use.borrow_mut().push(key);
+        self.in_use.borrow_mut().push((self.scope.get(), key));
     }
 
     /// How many errors were recorded so far.
     pub(super) fn errors(&self) -> usize {
-        self.problems.borrow().iter().filter(|d| d.code.severity() == Severity::Error).count()
+        self.problems.borrow().iter().filter(|(_, d)| d.code.severity() == Severity::Error).count()
     }
 
-    /// What was gathered: problems in file order, files, key names, material.
-    pub(super) fn into_parts(self) -> (Vec<Diagnostic>, Vec<PathBuf>, BTreeSet<String>, Vec<KeyInUse>) {
+    /// The scopes that have errors.
+    pub(super) fn broken(&self) -> BTreeSet<usize> {
+        let problems = self.problems.borrow();
+        problems.iter().filter(|(_, d)| d.code.severity() == Severity::Error).map(|(scope, _)| *scope).collect()
+    }
+
+    /// What was gathered.
+    pub(super) fn into_gathered(self) -> Gathered {
         let mut problems = self.problems.into_inner();
-        problems.sort_by_cached_key(Diagnostic::sort_key);
+        problems.sort_by_cached_key(|(_, d)| d.sort_key());
         // Some keys are looked at twice.
-        problems.dedup_by_key(|d| d.sort_key());
-        (problems, self.files.into_inner().into_iter().collect(), self.known.into_inner(), self.in_use.into_inner())
+        problems.dedup_by_key(|(_, d)| d.sort_key());
+        Gathered { problems, files: self.files.into_inner(), known: self.known.into_inner(), in_use: self.in_use.into_inner() }
     }
 }
 

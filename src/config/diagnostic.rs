@@ -1,5 +1,5 @@
 //! What can be wrong with a configuration: one table of stable codes, and how a problem is shown. Decides nothing; the
-//! readers record, [`crate::config::load`] sorts and renders. Secrets are never shown: see [`Document::mask`].
+//! readers record, [`crate::config::load`] sorts and renders. Secrets are never shown: see `Document::mask`.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -81,6 +81,9 @@ codes! {
     NoSecret = "no_secret" Warning "A tenant that can verify nobody.";
     NamesMissing = "names_missing" Warning "Tenants share an upstream and one lists no names.";
     NotEnforced = "not_enforced" Warning "A rule that mode = \"off\" does not enforce.";
+    ClaimNotForwarded = "claim_not_forwarded" Warning "A route asks for a claim that the tenant does not pass on.";
+    RouteShadowed = "route_shadowed" Warning "A route that an earlier one leaves nothing.";
+    MappedUnsigned = "mapped_unsigned" Warning "Mapped headers that no signature covers.";
     StepUpUnreachable = "step_up_unreachable" Warning "A route wants a step-up that no token of the tenant can show.";
 }
 

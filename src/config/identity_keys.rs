@@ -7,14 +7,15 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 
 use super::KeyInUse;
-use super::context::Sharing;
 use super::diagnostic::{Code, Diagnostic, Site};
 use super::field::{Id, TokenAlgorithm, unknown_word};
 use super::material;
+use super::once::Sharing;
 use super::public_keys::{PublicKey, from_jwks, from_pem};
 use super::table::{Located, Table};
 use crate::clock::UnixTime;
 use crate::secret::Encoding;
+use crate::tenant::Tenant;
 use crate::token::FormatName;
 use crate::token::keys::{IdentityKey, KeyRing};
 
@@ -164,7 +165,7 @@ fn shared_key(
         32
     };
     let found = material::shared_secret(entry, whose, good)?;
-    entry.cx().claim(whose.to_owned(), &found.value.key, found.site, Sharing::Secret);
+    entry.cx().claim(whose.to_owned(), &found.value.key, found.site, Sharing::Never);
     let mut key = IdentityKey::secret(id, &found.value.key, formats, bits);
     key.kid = kid.map(|k| k.value);
     remember(entry, &key, shared.tenant);
@@ -172,9 +173,18 @@ fn shared_key(
 }
 
 fn remember(entry: &Table<'_>, key: &IdentityKey, tenant: &str) {
+    entry.cx().uses(described(key, tenant));
+}
+
+/// A tenant's keys, as they are logged.
+pub(super) fn in_use(tenant: &Tenant) -> Vec<KeyInUse> {
+    tenant.keys.all().iter().map(|key| described(key, &tenant.id)).collect()
+}
+
+fn described(key: &IdentityKey, tenant: &str) -> KeyInUse {
     let formats = key.formats.iter().map(|f| f.as_str()).collect::<Vec<_>>().join("+");
     let what = if key.formats.contains(&FormatName::Jwt) { format!("{formats} {:?}", key.algorithm) } else { formats };
-    entry.cx().uses(KeyInUse { tenant: Some(tenant.to_owned()), id: key.id.clone(), what, fingerprint: key.fingerprint });
+    KeyInUse { tenant: Some(tenant.to_owned()), id: key.id.clone(), what, fingerprint: key.fingerprint }
 }
 
 /// A public key's entry.

@@ -3,7 +3,7 @@
 //!
 //! [`load`] parses TOML with places ([`diagnostic`] points at them), reads every key by its own type (`table`, `field`),
 //! lays tenants over their presets, and then looks at what must hold across keys: nothing is used twice, every rule can be
-//! met. A new key is one line in the reader of its table, and one in `conf/doorward.toml`.
+//! met. [`reload`] is the same beside a configuration in force. A new key is one line in the reader of its table, and one in `conf/doorward.toml`.
 
 mod assertion;
 mod context;
@@ -12,6 +12,7 @@ mod field;
 mod header;
 mod identity_keys;
 mod material;
+mod once;
 mod places;
 pub mod preset;
 mod public_keys;
@@ -22,6 +23,7 @@ mod suggest;
 mod table;
 mod tenant;
 mod tenants;
+pub mod watched;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -35,10 +37,13 @@ use toml::de::DeTable;
 use crate::clock::{self, UnixTime};
 use crate::secret::Fingerprint;
 use crate::snapshot::Snapshot;
+use crate::tenant::{Tenant, Tenants};
 use crate::token::keys::KeyUsage;
-use context::{Context, start_of};
+use context::{Context, Gathered, MAIN, start_of};
 use diagnostic::{Code, Diagnostic, Document, Look, Severity, Site, render};
 use table::Table;
+use tenants::Settled;
+use watched::Files;
 
 /// A configuration that loaded.
 #[derive(Debug)]
@@ -47,10 +52,12 @@ pub struct Loaded {
     pub snapshot: Snapshot,
     /// What an operator should know, rendered.
     pub warnings: Vec<String>,
-    /// Every file that it was made of, secrets and tenant directories included: what to watch.
-    pub files: Vec<PathBuf>,
+    /// What it was made of: what to watch.
+    pub files: Files,
     /// Every key in use, by its fingerprint: what to log at start.
     pub keys: Vec<KeyInUse>,
+    /// Tenant files that are not part of it: empty but on [`reload`].
+    pub refused: Vec<RefusedFile>,
     /// The path of every key that was asked for, such as `server.listen`: what the annotated example must show.
     pub known: BTreeSet<String>,
 }
@@ -68,13 +75,32 @@ pub struct KeyInUse {
     pub fingerprint: Fingerprint,
 }
 
+impl KeyInUse {
+    /// Logs it.
+    pub fn log(&self) {
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        tracing::info!(tenant, id = self.id, what = self.what, fingerprint = %self.fingerprint, "key in use");
+    }
+}
+
+/// A tenant file that a reload left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The tenant that it gave before, which stays as it was.
+    pub kept: Option<String>,
+    /// Its errors, rendered.
+    pub problems: Vec<String>,
+}
+
 /// Every problem of a configuration, rendered for a terminal.
 #[derive(Debug)]
 pub struct Problems {
     /// Rendered diagnostics, in file order.
     pub rendered: Vec<String>,
-    /// Files that could be read all the same: what to watch for the repair.
-    pub files: Vec<PathBuf>,
+    /// What was read all the same: what to watch for the repair.
+    pub files: Files,
 }
 
 impl fmt::Display for Problems {
@@ -99,23 +125,49 @@ pub fn load(path: &Path, generation: u64, usage: UsageOf<'_>) -> Result<Loaded, 
 /// # Errors
 /// Every problem found, never just the first.
 pub fn load_with(path: &Path, generation: u64, usage: UsageOf<'_>, look: Look) -> Result<Loaded, Problems> {
+    run(path, generation, usage, look, None)
+}
+
+/// Loads while `before` is in force: tenant files with problems are left out, and the tenants that they gave stay as they
+/// were ([`Loaded::refused`]).
+///
+/// # Errors
+/// Every problem found, where the main file has one or claims what such a tenant holds.
+pub fn reload(path: &Path, generation: u64, usage: UsageOf<'_>, before: &Tenants) -> Result<Loaded, Problems> {
+    run(path, generation, usage, Look::Plain, Some(before))
+}
+
+fn run(path: &Path, generation: u64, usage: UsageOf<'_>, look: Look, before: Option<&Tenants>) -> Result<Loaded, Problems> {
     let cx = Context::new(path, usage);
-    let snapshot = snapshot(&cx, path, generation);
-    let (problems, files, known, keys) = cx.into_parts();
-    let rendered = |severity| {
-        let those = problems.iter().filter(move |d| d.code.severity() == severity);
-        those.map(|d| render(d, look)).collect::<Vec<_>>()
+    let snapshot = snapshot(&cx, path, generation, before);
+    let Gathered { problems, files, known, in_use } = cx.into_gathered();
+    let rendered = |wanted: &dyn Fn(usize) -> bool, severity| -> Vec<String> {
+        let those = problems.iter().filter(|(scope, d)| wanted(*scope) && d.code.severity() == severity);
+        those.map(|(_, d)| render(d, look)).collect()
     };
+    let fatal = |scope| before.is_none() || scope == MAIN;
     match snapshot {
-        Some(snapshot) if problems.iter().all(|d| d.code.severity() == Severity::Warning) => {
-            Ok(Loaded { snapshot, warnings: rendered(Severity::Warning), files, keys, known })
+        Some((snapshot, refused)) if rendered(&fatal, Severity::Error).is_empty() => {
+            let left_out = |scope: usize| refused.iter().any(|(those, _, _)| *those == scope);
+            let mut keys: Vec<_> = in_use.into_iter().filter(|(scope, _)| !left_out(*scope)).map(|(_, key)| key).collect();
+            keys.extend(refused.iter().flat_map(|(_, _, kept)| kept).flat_map(|tenant| identity_keys::in_use(tenant)));
+            let warnings = rendered(&|scope| !left_out(scope), Severity::Warning);
+            let refused = refused.iter().map(|(those, path, kept)| RefusedFile {
+                path: path.clone(),
+                kept: kept.as_ref().map(|tenant| tenant.id.clone()),
+                problems: rendered(&|scope| scope == *those, Severity::Error),
+            });
+            Ok(Loaded { snapshot, warnings, files, keys, known, refused: refused.collect() })
         }
-        _ => Err(Problems { rendered: problems.iter().map(|d| render(d, look)).collect(), files }),
+        _ => Err(Problems { rendered: problems.iter().map(|(_, d)| render(d, look)).collect(), files }),
     }
 }
 
+/// A refused file's scope and path, and the tenant that stays.
+type Refused = (usize, PathBuf, Option<Arc<Tenant>>);
+
 /// `None` only where a problem was recorded.
-fn snapshot(cx: &Context<'_>, path: &Path, generation: u64) -> Option<Snapshot> {
+fn snapshot(cx: &Context<'_>, path: &Path, generation: u64, before: Option<&Tenants>) -> Option<(Snapshot, Vec<Refused>)> {
     let empty = Document::new(path.display().to_string(), "", 0);
     let text = cx.text(path, start_of(&empty))?;
     let document = Document::new(path.display().to_string(), text, 0);
@@ -127,12 +179,13 @@ fn snapshot(cx: &Context<'_>, path: &Path, generation: u64) -> Option<Snapshot> 
     let settings = server::settings(&root, &upstream);
     let sessions = sessions::sessions(&root);
     let directory = tenants::directory(&root);
-    let files: Vec<_> = directory.iter().filter_map(|file| Some((file, parse(cx, file)?))).collect();
-    let tenants = tenants::tenants(&root, &files, &presets);
+    let files: Vec<_> = directory.iter().map(|file| (file, cx.within(file.scope, || parse(cx, file.document.as_ref()?)))).collect();
+    let settled = tenants::tenants(&root, &files, &presets, before);
     root.finish();
+    let Settled { tenants, refused } = settled?;
     // A wrong clock denies every request by itself; it is no reason not to load.
     let loaded_at = clock::read().unwrap_or(UnixTime::from_millis(0));
-    Some(Snapshot { generation, loaded_at, tenants: tenants?, signer: signer?, sessions, settings })
+    Some((Snapshot { generation, loaded_at, tenants, signer: signer?, sessions, settings }, refused))
 }
 
 /// Parses a document. Keys that stand twice are reported and the rest is read all the same; after any other error nothing

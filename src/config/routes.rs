@@ -10,22 +10,38 @@ use super::table::Table;
 use super::tenant::words;
 use crate::policy::{Level, RequiredClaim, Route};
 use crate::request::path::PathPattern;
+use crate::token::claims::Forward;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Reads a tenant's routes, in file order.
-pub(super) fn routes(tenant: &Table<'_>) -> Vec<Route> {
-    tenant.tables("route").iter().filter_map(route).collect()
+/// Reads a tenant's routes, in file order. `forward` is what its claims leave for routes to look at.
+pub(super) fn routes(tenant: &Table<'_>, forward: &Forward) -> Vec<Route> {
+    let mut routes: Vec<(Route, Site)> = Vec::new();
+    for table in tenant.tables("route") {
+        let Some(route) = route(&table, forward) else { continue };
+        let site = table.site_of("path");
+        if let Some((_, first)) = routes.iter().find(|(earlier, _)| earlier.leaves_nothing_of(&route)) {
+            let diagnostic = Diagnostic::new(Code::RouteShadowed, site.clone(), "an earlier route matches everything that this one does");
+            table.report(
+                diagnostic.beside(first.clone(), "applies first").help("the first route that matches applies: move this one before it"),
+            );
+        }
+        routes.push((route, site));
+    }
+    routes.into_iter().map(|(route, _)| route).collect()
 }
 
-fn route(table: &Table<'_>) -> Option<Route> {
+fn route(table: &Table<'_>, forward: &Forward) -> Option<Route> {
     let path = table.need::<PathPattern>("path");
     let methods = table.list::<Method>("methods").unwrap_or_default().into_iter().map(|m| m.value).collect();
-    let require_claims: Vec<_> = table
-        .entries::<Vec<String>>("require_claims")
-        .into_iter()
-        .map(|(name, values)| RequiredClaim { name: name.value, values: values.value })
-        .collect();
+    let claims = table.entries::<Vec<String>>("require_claims");
+    for (name, _) in claims.iter().filter(|(name, _)| !forward.passes(&name.value)) {
+        let title = format!("claim {} is not passed on, so it is nobody's: the route denies everybody", name.value);
+        let help = "add it to claims.forward; times, issuer and audience are never passed on";
+        table.report(Diagnostic::new(Code::ClaimNotForwarded, name.site.clone(), title).help(help));
+    }
+    let require_claims: Vec<_> =
+        claims.into_iter().map(|(name, values)| RequiredClaim { name: name.value, values: values.value }).collect();
     // Claims are only ever a verified caller's, so a route that asks for some has said its level.
     let require = if require_claims.is_empty() { table.need::<Level>("require") } else { table.get::<Level>("require") };
     let require = require.map_or(Level::Verified, |r| r.value);

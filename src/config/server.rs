@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::KeyInUse;
-use super::context::Sharing;
 use super::diagnostic::{Code, Diagnostic};
 use super::field::{Bytes, HostPort, SubjectWord};
 use super::material::shared_secret;
+use super::once::Sharing;
 use super::table::{Located, Table};
 use crate::revocations::Revocations;
 use crate::snapshot::{AuditSubject, ServerSettings, Settings, UpstreamSettings};
@@ -89,7 +89,7 @@ fn audit(table: &Table<'_>) -> AuditSubject {
             key.finish();
             match found {
                 Some(found) => {
-                    table.cx().claim("the audit key".to_owned(), &found.value.key, found.site, Sharing::Secret);
+                    table.cx().claim("the audit key".to_owned(), &found.value.key, found.site, Sharing::Never);
                     let fingerprint = found.value.key.fingerprint();
                     table.cx().uses(KeyInUse { tenant: None, id: "audit".to_owned(), what: "subject hash".to_owned(), fingerprint });
                     AuditSubject::Hashed(found.value.key)

@@ -8,10 +8,10 @@ use serde_json::Value;
 use toml::de::{DeValue, ValueDeserializer};
 
 use super::KeyInUse;
-use super::context::Sharing;
 use super::diagnostic::{Code, Diagnostic};
 use super::field::{Complaint, Field, Id};
 use super::material::shared_secret;
+use super::once::Sharing;
 use super::server::duration;
 use super::table::Table;
 use crate::clock::UnixTime;
@@ -37,7 +37,7 @@ pub(super) fn sessions(root: &Table<'_>) -> Sessions {
         let found = shared_secret(&entry, &whose, 32);
         entry.finish();
         if let Some(found) = found {
-            entry.cx().claim(whose, &found.value.key, found.site, Sharing::Secret);
+            entry.cx().claim(whose, &found.value.key, found.site, Sharing::Never);
             let fingerprint = found.value.key.fingerprint();
             entry.cx().uses(KeyInUse { tenant: None, id: id.clone(), what: "session HS256".to_owned(), fingerprint });
             keys.push(SessionKey::new(id, &found.value.key));
@@ -64,7 +64,7 @@ pub(super) fn endpoints(tenant: &Table<'_>) -> Endpoints {
     let verification_secret = if tenant.writes("verification_secret") {
         let found = shared_secret(&secret, "the verification secret", 32);
         if let Some(found) = &found {
-            secret.cx().claim("a verification secret".to_owned(), &found.value.key, found.site.clone(), Sharing::Secret);
+            secret.cx().claim("a verification secret".to_owned(), &found.value.key, found.site.clone(), Sharing::Never);
         }
         found.map(|found| found.value.key)
     } else {

@@ -40,8 +40,10 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
     let keys = identity_keys::keys(&table, &Shared { tenant: &id, formats, audiences: &claims.audiences });
     let embed_keys = table.list::<EmbedKey>("embed_keys").unwrap_or_default();
     let key_sites = embed_keys.iter().map(|k| k.site.clone()).collect();
+    let routes = routes::routes(&table, &claims.forward);
     let tenant = Tenant {
         id,
+        source: None,
         preset: name,
         mode: table.or("mode", Mode::Enforce),
         names: words(&table, "names"),
@@ -56,7 +58,7 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
         claims,
         policy: Policy {
             audience: table.or("audience", Audience::Anyone),
-            routes: routes::routes(&table),
+            routes,
             step_up_max_age: duration(&table, "step_up_max_age", 300 * SECOND, SECOND..=30 * DAY),
         },
         answers: answers(&table),
@@ -257,18 +259,17 @@ fn warn(table: &Table<'_>, tenant: &Tenant) {
 }
 
 /// Tenants that share an upstream are told apart by name where their clients send one (`threats` 38).
-pub(super) fn warn_shared(all: &[Read]) -> Vec<Diagnostic> {
+pub(super) fn warn_shared<'r>(all: impl Iterator<Item = &'r Read>) -> Vec<Diagnostic> {
     let unnamed = |read: &&Read| {
         let places = &read.tenant.places;
         let sends_name =
             !places.tenant_name.is_empty() || places.body.iter().any(|b| b.purpose == crate::request::body::Purpose::TenantName);
         read.tenant.names.is_empty() && sends_name
     };
-    let several = all.len() > 1;
     let warning = |read: &Read| {
         let title = format!("tenant {} shares the upstream and lists no names: its key opens other tenants' paths", read.tenant.id);
         let help = "add names = [\"…\"], as its clients write them in paths and bodies";
         Diagnostic::new(Code::NamesMissing, read.id_site.clone(), title).help(help)
     };
-    all.iter().filter(unnamed).filter(|_| several).map(warning).collect()
+    all.filter(unnamed).map(warning).collect()
 }

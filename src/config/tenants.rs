@@ -1,25 +1,45 @@
-//! All tenants: those in the main file (`[[tenant]]`) and those in a directory of one file each (`tenants = "dir"`), and
-//! what must hold between them.
+//! All tenants: those in the main file (`[[tenant]]`) and those in a directory of one file each (`tenants = "dir"`). On
+//! reload, a file that is refused does not hold back the rest: the tenant that it gave before stays as it was.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::context::Sharing;
-use super::diagnostic::{Code, Diagnostic, Document, Site};
+use super::context::MAIN;
+use super::diagnostic::{Code, Diagnostic, Document};
+use super::once::{self, Sharing, Thing};
 use super::preset::Preset;
 use super::table::Table;
 use super::tenant::{self, Read};
 use crate::secret::KeyBytes;
-use crate::tenant::Tenants;
+use crate::tenant::{Tenant, Tenants};
+
+/// One file of the directory.
+pub(super) struct TenantFile {
+    pub(super) path: PathBuf,
+    /// The scope of its problems.
+    pub(super) scope: usize,
+    /// Its text, where it could be read.
+    pub(super) document: Option<Rc<Document>>,
+}
+
+/// A tenant file and what was parsed of it.
+pub(super) type Parsed<'t> = (&'t TenantFile, Option<Spanned<DeTable<'t>>>);
+
+/// The tenants of a load, and the files that gave none of them because they are refused.
+pub(super) struct Settled {
+    pub(super) tenants: Tenants,
+    /// Scope and path of each refused file, and the tenant that stays.
+    pub(super) refused: Vec<(usize, PathBuf, Option<Arc<Tenant>>)>,
+}
 
 /// The tenant files of the directory, by name. Names that start with a dot are skipped: editors and Kubernetes put their
 /// own there.
-pub(super) fn directory(root: &Table<'_>) -> Vec<Rc<Document>> {
+pub(super) fn directory(root: &Table<'_>) -> Vec<TenantFile> {
     let Some(written) = root.get::<String>("tenants") else { return Vec::new() };
     let path = root.cx().file(&written.value);
     let mut files: Vec<PathBuf> = match std::fs::read_dir(&path) {
@@ -32,58 +52,70 @@ pub(super) fn directory(root: &Table<'_>) -> Vec<Rc<Document>> {
         }
     };
     files.sort();
-    let open = |(index, path): (usize, &PathBuf)| {
-        let text = root.cx().text(path, written.site.clone())?;
-        Some(Document::new(path.display().to_string(), text, index + 1))
+    let open = |(index, path): (usize, PathBuf)| {
+        let scope = MAIN + 1 + index;
+        let text = root.cx().within(scope, || root.cx().text(&path, written.site.clone()));
+        let document = text.map(|text| Document::new(path.display().to_string(), text, scope));
+        TenantFile { path, scope, document }
     };
-    files.iter().enumerate().filter_map(open).collect()
+    files.into_iter().enumerate().map(open).collect()
 }
 
-fn is_tenant_file(path: &std::path::Path) -> bool {
+fn is_tenant_file(path: &Path) -> bool {
     let hidden = path.file_name().and_then(|n| n.to_str()).is_none_or(|name| name.starts_with('.'));
     !hidden && path.extension().is_some_and(|e| e == "toml")
 }
 
-/// Reads every tenant; `None` where two collide.
-pub(super) fn tenants<'t>(
-    root: &Table<'t>,
-    files: &'t [(&'t Rc<Document>, Spanned<DeTable<'t>>)],
-    presets: &'t [Preset],
-) -> Option<Tenants> {
-    let inline = root.tables("tenant").into_iter();
-    let own = files.iter().map(|(document, table)| Table::root(root.cx(), document, table.get_ref(), "tenant"));
-    let read: Vec<Read> = inline.chain(own).map(|table| tenant::tenant(table, presets)).collect();
-    refuse_doubles(root, &read);
-    tenant::warn_shared(&read).into_iter().for_each(|warning| root.report(warning));
-    if read.is_empty() && root.cx().errors() == 0 {
+/// Reads every tenant, and keeps those of `before`, the tenants in force, whose files are refused. `None` where two collide.
+pub(super) fn tenants<'t>(root: &Table<'t>, files: &'t [Parsed<'t>], presets: &'t [Preset], before: Option<&Tenants>) -> Option<Settled> {
+    let mut read: Vec<(usize, Read)> = root.tables("tenant").into_iter().map(|table| (MAIN, tenant::tenant(table, presets))).collect();
+    for (file, parsed) in files {
+        let (Some(document), Some(parsed)) = (&file.document, parsed) else { continue };
+        let one = || tenant::tenant(Table::root(root.cx(), document, parsed.get_ref(), "tenant"), presets);
+        let mut one = root.cx().within(file.scope, one);
+        one.tenant.source = Some(file.path.clone());
+        read.push((file.scope, one));
+    }
+    read.iter().for_each(|(scope, one)| root.cx().within(*scope, || claim(root, one)));
+    let before = before.map(|tenants| given_by(files, tenants));
+    let refused = once::settle(root.cx(), before.as_ref());
+    read.retain(|(scope, _)| !refused.contains(scope));
+    let refused = files.iter().filter(|(file, _)| refused.contains(&file.scope)).map(|(file, _)| {
+        let kept = before.as_ref().and_then(|before| before.get(&file.scope)).cloned();
+        (file.scope, file.path.clone(), kept)
+    });
+    let refused: Vec<_> = refused.collect();
+    let kept = refused.iter().filter_map(|(scope, _, kept)| Some((*scope, Arc::clone(kept.as_ref()?))));
+    let several = read.len() + kept.clone().count() > 1;
+    if several {
+        tenant::warn_shared(read.iter().map(|(_, one)| one)).into_iter().for_each(|warning| root.report(warning));
+    }
+    let mut all: Vec<_> = kept.collect();
+    all.extend(read.into_iter().map(|(scope, one)| (scope, Arc::new(one.tenant))));
+    all.sort_by_key(|(scope, _)| *scope); // stable: the main file's in file order, then the directory's
+    if all.is_empty() && root.cx().errors() == 0 {
         let help = "add [[tenant]] with its id, embed_keys, origins and secrets, or tenants = \"directory\"";
         root.report(Diagnostic::new(Code::NoTenant, root.site(), "no tenant: every request is denied").help(help));
     }
-    Tenants::new(read.into_iter().map(|r| Arc::new(r.tenant)).collect()).ok()
+    let tenants = Tenants::new(all.into_iter().map(|(_, tenant)| tenant).collect()).ok()?;
+    Some(Settled { tenants, refused })
+}
+
+/// What each file of the directory gave to the configuration in force.
+fn given_by(files: &[Parsed<'_>], before: &Tenants) -> BTreeMap<usize, Arc<Tenant>> {
+    let by_file = |tenant: &&Arc<Tenant>, path: &Path| tenant.source.as_deref() == Some(path);
+    let given = |(file, _): &Parsed<'_>| Some((file.scope, Arc::clone(before.all().iter().find(|t| by_file(t, &file.path))?)));
+    files.iter().filter_map(given).collect()
 }
 
 /// Ids and embed keys are unique over all tenants, and no secret is an embed key: those are public.
-fn refuse_doubles(root: &Table<'_>, all: &[Read]) {
-    let mut ids: HashMap<&str, &Site> = HashMap::new();
-    let mut keys: HashMap<&str, (&str, &Site)> = HashMap::new();
-    for Read { tenant, id_site, key_sites } in all {
-        if let Some(first) = Some(&tenant.id).filter(|id| !id.is_empty()).and_then(|id| ids.insert(id, id_site)) {
-            let diagnostic = Diagnostic::new(Code::DuplicateTenant, id_site.clone(), format!("tenant {} stands twice", tenant.id));
-            root.report(diagnostic.beside(first.clone(), "first used here").help("give each tenant its own id"));
-        }
-        for (key, site) in tenant.embed_keys.iter().zip(key_sites) {
-            if let Some((owner, first)) = keys.insert(key.as_str(), (&tenant.id, site)) {
-                let title = format!("this embed key names tenant {owner} already");
-                let diagnostic = Diagnostic::new(Code::DuplicateEmbedKey, site.clone(), title);
-                root.report(
-                    diagnostic
-                        .beside(first.clone(), "first used here")
-                        .help("an embed key names one tenant: make another with doorward embed-key new"),
-                );
-            } else {
-                let bytes = KeyBytes::new(key.as_str().as_bytes());
-                root.cx().claim(format!("an embed key of tenant {}", tenant.id), &bytes, site.clone(), Sharing::Secret);
-            }
-        }
+fn claim(root: &Table<'_>, Read { tenant, id_site, key_sites }: &Read) {
+    let (cx, id) = (root.cx(), &tenant.id);
+    if !id.is_empty() {
+        cx.claim_thing(Thing::Id(id.clone()), format!("tenant {id}"), id_site.clone(), Sharing::Never);
+    }
+    for (key, site) in tenant.embed_keys.iter().zip(key_sites) {
+        let bytes = KeyBytes::new(key.as_str().as_bytes());
+        cx.claim(format!("an embed key of tenant {id}"), &bytes, site.clone(), Sharing::EmbedKey { tenant: id.clone() });
     }
 }

@@ -40,4 +40,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0005-one-trailing-newline-of-a-secret-file-is-cut.md")]
     pub mod one_trailing_newline_of_a_secret_file_is_cut {}
+
+    #[doc = include_str!("decisions/0006-what-is-in-force-does-not-give-way.md")]
+    pub mod what_is_in_force_does_not_give_way {}
 }

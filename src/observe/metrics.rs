@@ -103,8 +103,24 @@ impl TenantMetrics {
 pub enum Reload {
     /// The new configuration is in force.
     Applied,
+    /// It is, but for tenant files that were refused: the tenants that they gave stay as they were.
+    Partial,
     /// It was refused; the last good stays.
     Refused,
+}
+
+impl Reload {
+    /// Every way.
+    pub const ALL: [Self; 3] = [Self::Applied, Self::Partial, Self::Refused];
+
+    /// As labelled.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Partial => "partial",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 type UsageKey = (String, String);
@@ -200,8 +216,8 @@ impl Metrics {
         };
         let build = registered(r, GaugeVec::new(Opts::new("doorward_build_info", "Constant 1, labelled by version."), &["version"]))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        for result in ["applied", "refused"] {
-            metrics.reloads.with_label_values(&[result]).inc_by(0);
+        for result in Reload::ALL {
+            metrics.reloads.with_label_values(&[result.as_str()]).inc_by(0);
         }
         Ok(metrics)
     }
@@ -224,12 +240,10 @@ impl Metrics {
 
     /// Notes that a configuration was put in force or refused.
     pub fn reloaded(&self, result: Reload, generation: u64, now: UnixTime) {
+        self.reloads.with_label_values(&[result.as_str()]).inc();
         match result {
-            Reload::Applied => {
-                self.reloads.with_label_values(&["applied"]).inc();
-                self.in_force(generation, now);
-            }
-            Reload::Refused => self.reloads.with_label_values(&["refused"]).inc(),
+            Reload::Applied | Reload::Partial => self.in_force(generation, now),
+            Reload::Refused => {}
         }
     }
 
@@ -239,9 +253,9 @@ impl Metrics {
         self.last_success.set(now.as_secs_f64());
     }
 
-    /// Reloads that were applied and refused.
-    pub fn reload_counts(&self) -> (u64, u64) {
-        (self.reloads.with_label_values(&["applied"]).get(), self.reloads.with_label_values(&["refused"]).get())
+    /// Reloads so far that ended like this.
+    pub fn reloads(&self, result: Reload) -> u64 {
+        self.reloads.with_label_values(&[result.as_str()]).get()
     }
 
     /// The counters of a tenant; those of no tenant where it is not known.

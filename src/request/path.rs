@@ -103,6 +103,18 @@ impl PathPattern {
         Ok(Self { segments, rest })
     }
 
+    /// Whether every path that `other` covers is covered by this one too.
+    pub fn includes(&self, other: &Self) -> bool {
+        let wider = |(mine, theirs): (&Segment, &Segment)| match (mine, theirs) {
+            (Segment::Any, _) => true,
+            (Segment::Literal(mine), Segment::Literal(theirs)) => mine.eq_ignore_ascii_case(theirs),
+            (Segment::Literal(_), Segment::Any) => false,
+        };
+        let as_long = self.segments.len() == other.segments.len() && !other.rest;
+        let as_deep = self.rest && self.segments.len() <= other.segments.len();
+        (as_long || as_deep) && self.segments.iter().zip(&other.segments).all(wider)
+    }
+
     /// Whether the pattern covers `path`.
     pub fn covers(&self, path: &Path<'_>) -> bool {
         self.captures(path).is_some()

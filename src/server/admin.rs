@@ -13,7 +13,7 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 use crate::client;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{Metrics, Reload};
 use crate::snapshot::Live;
 use crate::tenant::Tenant;
 
@@ -62,14 +62,14 @@ async fn jwks(State(admin): State<Admin>) -> Response {
 
 async fn status(State(admin): State<Admin>) -> Response {
     let (snapshot, revocations) = admin.live.load();
-    let (applied, refused) = admin.metrics.reload_counts();
+    let reloads: serde_json::Map<_, _> = Reload::ALL.iter().map(|r| (r.as_str().to_owned(), admin.metrics.reloads(*r).into())).collect();
     let tenants: Vec<_> = snapshot.tenants.all().iter().map(|tenant| tenant_status(&admin, tenant)).collect();
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "generation": snapshot.generation,
         "loaded_at": snapshot.loaded_at.secs(),
         "ready": admin.ready.load(Ordering::Relaxed),
-        "reloads": { "applied": applied, "refused": refused },
+        "reloads": reloads,
         "revocations": revocations.len(),
         "scripts": client::scripts().iter().map(|s| json!({ "path": s.path, "integrity": s.integrity })).collect::<Vec<_>>(),
         "tenants": tenants,

@@ -144,6 +144,7 @@ impl ProxyHttp for Proxy {
         let request_id = exchange.request_id.clone();
         let snapshot = Arc::clone(&exchange.snapshot);
         let Some(forwarding) = exchange.forwarding() else { return Ok(()) };
+        answer.set_version(http::Version::HTTP_11); // ours, whatever the upstream speaks (RFC 9110 §2.5)
         respond::own(answer, &forwarding.admitted, snapshot.signer.reserved(), &request_id)?;
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             respond::choose_subprotocol(session, answer)?;

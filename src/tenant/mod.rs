@@ -2,6 +2,7 @@
 //! finds them. Built by [`crate::config`]; read by every decision; never changed in place.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,6 +184,8 @@ pub struct CorsNames {
 pub struct Tenant {
     /// The operator's name for it: in headers, metrics and logs.
     pub id: String,
+    /// The file of a tenant directory that gave it, where one did: it stays while a reload refuses that file.
+    pub source: Option<PathBuf>,
     /// The preset it started from.
     pub preset: String,
     /// `off`, `monitor` or `enforce`.

@@ -44,6 +44,16 @@ pub enum Forward {
     Only(Vec<String>),
 }
 
+impl Forward {
+    /// Whether a claim of this name goes upstream, and so can be asked for by a route.
+    pub fn passes(&self, name: &str) -> bool {
+        match self {
+            Self::All => !ABOUT_THE_TOKEN.contains(&name),
+            Self::Only(names) => names.iter().any(|listed| listed == name),
+        }
+    }
+}
+
 /// A JWT claim that shows a step-up, by the tenant's word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepUpClaim {
@@ -262,10 +272,7 @@ impl ClaimRules {
     }
 
     fn forwarded(&self, mut claims: Map<String, Value>) -> Map<String, Value> {
-        match &self.forward {
-            Forward::All => claims.retain(|name, _| !ABOUT_THE_TOKEN.contains(&name.as_str())),
-            Forward::Only(names) => claims.retain(|name, _| names.contains(name)),
-        }
+        claims.retain(|name, _| self.forward.passes(name));
         claims
     }
 }

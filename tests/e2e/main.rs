@@ -15,6 +15,7 @@ mod demo;
 mod forwarding;
 mod hostile;
 mod hygiene;
+mod manual;
 mod operation;
 mod readme;
 mod reload;

@@ -46,6 +46,11 @@ fn a_secret_written_in_place_or_renamed_replaces_the_old_one() {
     std::fs::rename(gateway.path("next.key"), gateway.path("identity.key")).unwrap();
     until("the renamed secret to work", || (status(&gateway, &token("third_secret_0123456789abcdef012")) == 200).then_some(()));
     assert_eq!(gateway.metric(r#"doorward_reloads_total{result="refused"}"#), 0.0);
+    let log = gateway.log();
+    let keys = log.lines().filter(|line| line.contains(r#"key in use tenant="acme" id="s1" what="jwt HS256" fingerprint="#));
+    let fingerprints: std::collections::BTreeSet<_> = keys.filter_map(|line| line.rsplit('=').next()).collect();
+    assert_eq!(fingerprints.len(), 3, "the log names each key by its fingerprint:\n{log}");
+    assert!(!log.contains(SECRET), "and never by itself");
 }
 
 #[test]
@@ -86,6 +91,54 @@ fn a_broken_or_missing_file_leaves_the_last_good_configuration_in_force() {
     gateway.write("doorward.toml", &config.replace("mode = ", "# mode = "));
     gateway.generation(2);
     assert_eq!(status(&gateway, &token(SECRET)), 200);
+}
+
+#[test]
+fn a_broken_tenant_file_keeps_its_tenant_while_the_others_change() {
+    let upstream = Upstream::plain();
+    let (head, _) = halo(upstream.address(), "").split_once("[[tenant]]").map(|(h, t)| (h.to_owned(), t.to_owned())).unwrap();
+    let keys = [EMBED_KEY, "pk_other_0123456789ab"];
+    let tenant = |which: usize, secret: &str| {
+        let (id, key) = (["acme", "other"][which], keys[which]);
+        format!(
+            "id = \"{id}\"\nembed_keys = [\"{key}\"]\norigins = [\"{ORIGIN}\"]\nsecrets = [{{ id = \"s1\", file = \"{secret}\", format = \"jwt\" }}]\n"
+        )
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("acme.toml", &tenant(0, "identity.key"));
+    write("other.toml", &tenant(1, "other.key"));
+    let (second, third) = ("second_secret_0123456789abcdef01", "third_secret_0123456789abcdef012");
+    let gateway = Gateway::start_with(&format!("tenants = {:?}\n{head}", directory.path()), &[("other.key", second), ("third.key", third)]);
+    let status = |which: usize, secret: &str| {
+        let headers = [("X-Embed-Key", keys[which]), ("Origin", ORIGIN), ("Authorization", &format!("Bearer {}", token(secret)))];
+        gateway.ask("GET", "/a", &headers, "").status
+    };
+    assert_eq!((status(0, SECRET), status(1, second), status(1, third)), (200, 200, 401));
+    let counted = |result: &str| gateway.metric(&format!("doorward_reloads_total{{result=\"{result}\"}}"));
+    assert_eq!((counted("applied"), counted("partial"), counted("refused")), (0.0, 0.0, 0.0), "every series exists from the start");
+
+    write("acme.toml", "id = \"acme\"\nmode = \"strict\"\n");
+    until("the file's refusal", || (counted("partial") >= 1.0).then_some(()));
+    write("other.toml", &tenant(1, "third.key"));
+    until("the other's change", || (status(1, third) == 200).then_some(()));
+    assert_eq!((status(0, SECRET), status(1, second)), (200, 401), "the broken one's tenant stays as it was");
+    assert_eq!((counted("applied"), counted("refused")), (0.0, 0.0));
+    let log = gateway.log();
+    assert!(
+        log.contains("acme.toml refused, tenant acme stays as it was") && log.contains("acme.toml:2:8"),
+        "the log says which and why:\n{log}"
+    );
+    assert_eq!(gateway.admin("/status").json()["reloads"]["refused"], 0);
+
+    write("acme.toml", &tenant(0, "other.key"));
+    until("the repair", || (status(0, second) == 200).then_some(()));
+    assert_eq!((status(0, SECRET), counted("applied")), (401, 1.0));
+    std::fs::remove_file(directory.path().join("other.toml")).unwrap();
+    until("the deleted one's end", || (status(1, third) != 200).then_some(()));
+    let headers = [("X-Embed-Key", keys[1]), ("Origin", ORIGIN)];
+    assert_eq!(gateway.ask("GET", "/a", &headers, "").reason(), "embed_key_unknown");
+    assert_eq!(status(0, second), 200);
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("property::json_agrees_with_another_reader", json_agrees_with_another_reader),
         trial("property::path_is_idempotent", path_is_idempotent),
         trial("property::pattern_covers_itself", pattern_covers_itself),
+        trial("property::wider_patterns_cover_what_narrower_do", wider_patterns_cover_what_narrower_do),
         trial("property::query_never_panics", query_never_panics),
         trial("property::origin_round_trips", origin_round_trips),
         trial("property::origin_pattern_stays_under_its_parent", origin_pattern_stays_under_its_parent),
@@ -256,6 +257,23 @@ fn pattern_covers_itself() -> Result<(), String> {
                 Err(why) => prop_assert!(false, "{} accepted, its own path {} refused: {:?}", text, path, why),
             }
         }
+        Ok(())
+    })
+}
+
+/// One pattern includes another exactly when no path tells them apart: one more letter and one more segment than they have.
+fn wider_patterns_cover_what_narrower_do() -> Result<(), String> {
+    let paths = |length: u32| {
+        (0..3_usize.pow(length)).map(move |n| (0..length).map(|i| ["/a", "/b", "/c"][n / 3_usize.pow(i) % 3]).collect::<String>())
+    };
+    let paths: Vec<_> = (1..=4).flat_map(paths).chain(["/".to_owned()]).collect();
+    let pattern =
+        || ("(/(a|B|b|\\*)){0,3}", select(vec!["", "/*"])).prop_map(|(text, rest)| text + rest).prop_filter("a path", |t| !t.is_empty());
+    holds((pattern(), pattern()), |(wide, narrow)| {
+        let covered = |text: &str, path: &str| PathPattern::parse(text).unwrap().covers(&Path::parse(path).unwrap());
+        let includes = PathPattern::parse(&wide).unwrap().includes(&PathPattern::parse(&narrow).unwrap());
+        let between = paths.iter().find(|path| covered(&narrow, path) && !covered(&wide, path));
+        prop_assert_eq!(includes, between.is_none(), "{} includes {}: {:?}", wide, narrow, between);
         Ok(())
     })
 }
