@@ -60,10 +60,10 @@ export class FakeSocket extends EventTarget {
 
 /**
  * `onMint(body, number)` and `onCall(request, number)` answer with a Response, or a promise of one; by default sessions live
- * 900 s and every call is answered 200 with what it carried.
+ * 900 s and every call is answered 200 with what it carried. A `deaf` network does not listen to signals.
  */
-export function fake({ onMint, onCall, ...options } = {}) {
-  const gateway = { mints: [], calls: [], time: 1_800_000_000_000 };
+export function fake({ onMint, onCall, deaf = false, ...options } = {}) {
+  const gateway = { mints: [], signals: [], calls: [], time: 1_800_000_000_000 };
   const session = (number) => jwt({ sub: 'x', session: number });
   gateway.session = (number, expires_in = 900) => Response.json({ token: session(number), expires_in });
 
@@ -71,6 +71,7 @@ export function fake({ onMint, onCall, ...options } = {}) {
     if (url === 'https://gw.test/v1/embed/session-tokens') {
       const body = JSON.parse(init.body);
       gateway.mints.push(body);
+      gateway.signals.push(init.signal);
       const number = gateway.mints.length;
       return (await onMint?.(body, number)) || gateway.session(number);
     }
@@ -81,7 +82,7 @@ export function fake({ onMint, onCall, ...options } = {}) {
   };
   // What a browser does with a signal: the call fails at once, and so does the body later.
   const fetch = (url, init) =>
-    new Promise((resolve, reject) => {
+    deaf ? answer(url, init) : new Promise((resolve, reject) => {
       init.signal?.throwIfAborted();
       init.signal?.addEventListener('abort', () => reject(init.signal.reason));
       answer(url, init).then((response) => resolve(abortable(response, init.signal)), reject);

@@ -383,6 +383,49 @@ test('a fetcher that returns nobody later drops the user', async () => {
   assert.equal(gateway.mints.at(-1).identity_token, undefined);
 });
 
+test('a fetcher that returns nobody overrules an id that was only claimed', async () => {
+  const gateway = fake({ getUserToken: async () => null });
+  gateway.init();
+  gateway.client.identify('ada', {});
+  assert.equal((await gateway.client.fetch('/')).status, 200);
+  assert.deepEqual(gateway.mints, [{ embed_key: 'pk_test_0123456789' }]);
+});
+
+test('a fetcher that is set for a claimed user is asked at the next call', async () => {
+  const gateway = fake();
+  gateway.init();
+  gateway.client.identify('ada', {});
+  await gateway.client.fetch('/');
+  gateway.client.setIdentityTokenFetcher(async () => 'aa');
+  await gateway.client.fetch('/');
+  assert.deepEqual(gateway.mints.map((mint) => [mint.user_id, mint.identity_token]), [['ada', undefined], ['ada', 'aa']]);
+});
+
+test('a subject that is not the id: the same subject is the same user', async () => {
+  const gateway = fake();
+  gateway.init({ getUserToken: async () => jwt({ sub: 'u1', n: 2 }) });
+  gateway.client.identify('ada@acme.test', { token: jwt({ sub: 'u1', exp: gateway.seconds(600), n: 1 }) });
+  await gateway.client.fetch('/');
+  gateway.advance(900);
+  assert.equal((await gateway.client.fetch('/')).status, 200);
+  gateway.client.identify(jwt({ sub: 'u1', n: 3 }));
+  await gateway.client.fetch('/');
+  assert.deepEqual(gateway.mints.map((mint) => mint.user_id), Array(3).fill('ada@acme.test'));
+});
+
+test('token_expired for a token that has been replaced costs the new one nothing', async () => {
+  const late = deferred();
+  const fetcher = mock.fn(async () => jwt({ sub: 'ada', n: 9 }));
+  const gateway = fake({ onCall: (_, n) => n === 1 && late.promise, getUserToken: fetcher });
+  gateway.init({ userToken: jwt({ sub: 'ada', n: 1 }) });
+  const slow = gateway.client.fetch('/late');
+  await settle();
+  gateway.client.identify(jwt({ sub: 'ada', n: 2 }));
+  late.resolve(denial(401, 'token_expired'));
+  assert.equal((await slow).status, 200);
+  assert.deepEqual([gateway.mints.length, fetcher.mock.callCount()], [2, 0]);
+});
+
 test('hex tokens: the id stays when the fetcher renews them', async () => {
   const gateway = fake({ onCall: (_, n) => n === 1 && denial(401, 'token_expired') });
   const tokens = ['aa', 'bb'];
@@ -487,6 +530,7 @@ test('a pending identify is overtaken by the next one', async () => {
   gateway.init();
   gateway.client.identify(slow.promise);
   const call = gateway.client.fetch('/');
+  await settle();
   const token = jwt({ sub: 'grace' });
   gateway.client.identify(token);
   slow.resolve(jwt({ sub: 'ada' }));
@@ -539,8 +583,10 @@ test('the same user and the same token change nothing', async () => {
   gateway.client.identify(token);
   gateway.client.identify('ada', { token });
   gateway.client.identify('ada', { traits: { plan: 'pro' } });
+  gateway.client.identify('ada', { token });
   await gateway.client.fetch('/');
   assert.equal(gateway.mints.length, 1);
+  assert.deepEqual(gateway.client.user(), { userId: 'ada', traits: { plan: 'pro' } });
 });
 
 test('another user: calls, streams and sockets of the old one fail at once', async () => {
@@ -593,9 +639,31 @@ test('a mint that answers for the old user is thrown away', async () => {
   await settle();
   gateway.client.identify(jwt({ sub: 'grace' }));
   await assert.rejects(old, changed);
+  assert.ok(gateway.signals[0].aborted, 'nobody waits for it');
   slow.resolve(gateway.session(1));
   await settle();
   assert.equal(await session(await gateway.client.fetch('/')), 2);
+});
+
+test('answers for the old user are thrown away even where the network does not stop for an abort', async () => {
+  const answer = deferred();
+  const minted = deferred();
+  const gateway = fake({ deaf: true, onMint: (_, n) => n === 2 && minted.promise, onCall: () => answer.promise });
+  const listener = mock.fn();
+  gateway.init({ userToken: jwt({ sub: 'ada' }) });
+  gateway.client.onIdentityExpired(listener);
+  const call = gateway.client.fetch('/');
+  await settle();
+  gateway.client.identify(jwt({ sub: 'grace' }));
+  answer.resolve(Response.json({ for: 'ada' }));
+  await assert.rejects(call, changed);
+  const second = gateway.client.fetch('/');
+  await settle();
+  gateway.client.identify(jwt({ sub: 'ada' }));
+  minted.resolve(denial(401, 'token_expired'));
+  await assert.rejects(second, changed);
+  await settle();
+  assert.deepEqual([gateway.mints.length, listener.mock.callCount()], [2, 0], 'nothing happens in the name of the old user');
 });
 
 test('a fetcher that answers for the old user is thrown away', async () => {
