@@ -71,8 +71,10 @@ pub struct KeyInUse {
 /// Every problem of a configuration, rendered for a terminal.
 #[derive(Debug)]
 pub struct Problems {
-    /// Rendered diagnostics, in file order.
+    /// Rendered diagnostics, in file order, warnings included.
     pub rendered: Vec<String>,
+    /// How many of them are errors.
+    pub errors: usize,
     /// Files that could be read all the same: what to watch for the repair.
     pub files: Vec<PathBuf>,
 }
@@ -110,14 +112,16 @@ pub fn load_with(path: &Path, generation: u64, usage: UsageOf<'_>, look: Look) -
         Some(snapshot) if problems.iter().all(|d| d.code.severity() == Severity::Warning) => {
             Ok(Loaded { snapshot, warnings: rendered(Severity::Warning), files, keys, known })
         }
-        _ => Err(Problems { rendered: problems.iter().map(|d| render(d, look)).collect(), files }),
+        _ => {
+            let errors = problems.iter().filter(|d| d.code.severity() == Severity::Error).count();
+            Err(Problems { rendered: problems.iter().map(|d| render(d, look)).collect(), errors, files })
+        }
     }
 }
 
 /// `None` only where a problem was recorded.
 fn snapshot(cx: &Context<'_>, path: &Path, generation: u64) -> Option<Snapshot> {
-    let empty = Document::new(path.display().to_string(), "", 0);
-    let text = cx.text(path, start_of(&empty))?;
+    let text = cx.text(path, start_of(&Document::unread(path.display().to_string())))?;
     let document = Document::new(path.display().to_string(), text, 0);
     let parsed = parse(cx, &document)?;
     let presets = preset::parsed();
