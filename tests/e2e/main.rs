@@ -21,4 +21,5 @@ mod readme;
 mod reload;
 mod sessions;
 mod streams;
+mod vendors;
 mod verification;
