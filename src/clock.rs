@@ -1,7 +1,7 @@
 //! Wall-clock time as a value. Decisions take `now` as an argument; only [`read`] looks at the system clock, and it
 //! refuses a clock that cannot be right, so that a machine booting in 1970 denies instead of accepting everything.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,4 +56,52 @@ pub fn read() -> Result<UnixTime, ClockBehind> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| ClockBehind)?;
     let now = UnixTime(u64::try_from(since.as_millis()).map_err(|_| ClockBehind)?);
     if now < EARLIEST_PLAUSIBLE { Err(ClockBehind) } else { Ok(now) }
+}
+
+/// A step of the wall clock that is worth a word: the default leeway.
+const STEP: Duration = Duration::from_secs(60);
+
+/// Compares the wall clock with the monotonic one, which nobody can set (`threats` 12).
+#[derive(Debug)]
+pub struct Watch {
+    last: Option<(UnixTime, Instant)>,
+}
+
+impl Watch {
+    /// Starts with the next look.
+    #[allow(clippy::new_without_default)] // a watch that starts now is no default
+    pub fn new() -> Self {
+        Self { last: None }
+    }
+
+    /// By how many seconds the wall clock was set since the last look, where that is more than a minute.
+    pub fn look(&mut self) -> Option<i64> {
+        self.compare(read().ok()?, Instant::now())
+    }
+
+    fn compare(&mut self, wall: UnixTime, steady: Instant) -> Option<i64> {
+        let (last_wall, last_steady) = self.last.replace((wall, steady))?;
+        let expected = last_wall.plus(steady.saturating_duration_since(last_steady));
+        let ahead = i64::try_from(wall.millis()).ok()?.checked_sub(i64::try_from(expected.millis()).ok()?)?;
+        (ahead.unsigned_abs() > STEP.as_millis() as u64).then_some(ahead / 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_noticed_once_and_a_slow_look_is_none() {
+        let start = Instant::now();
+        let at = |secs: u64| start + Duration::from_secs(secs);
+        let wall = |secs: u64| UnixTime::from_secs(1_800_000_000 + secs);
+        let mut watch = Watch::new();
+        assert_eq!(watch.compare(wall(0), at(0)), None, "nothing to compare with");
+        assert_eq!(watch.compare(wall(3600), at(3600)), None, "an hour passed on both");
+        assert_eq!(watch.compare(wall(3670), at(3610)), None, "a minute is forgiven");
+        assert_eq!(watch.compare(wall(7280), at(3620)), Some(3600));
+        assert_eq!(watch.compare(wall(7290), at(3630)), None, "said once");
+        assert_eq!(watch.compare(wall(3690), at(3640)), Some(-3610));
+    }
 }

@@ -69,8 +69,14 @@ impl<'a> Authenticated<'a> {
             (refused, _) => self.would_deny.or(refused),
         };
         let origin = self.page.origin.map(|o| o.as_str().to_owned());
-        let session = self.page.known.session.map(|s| s.grant().jti.clone());
-        Ok(Admitted { tenant, origin, caller, session, would_deny })
+        let session = self.page.known.session;
+        let step_up_ends_at = match &caller {
+            Caller::Verified(_, Some(step_up)) if requirement.level == Level::SteppedUp => {
+                Some(step_up.at + requirement.max_age.as_secs_f64())
+            }
+            Caller::Verified(..) | Caller::Claimed(_) | Caller::Anonymous => None,
+        };
+        Ok(Admitted { tenant, origin, caller, session, step_up_ends_at, would_deny })
     }
 }
 

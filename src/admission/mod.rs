@@ -6,6 +6,7 @@ mod authenticate;
 mod identify;
 mod own;
 mod shown;
+pub mod standing;
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::request::origin::Origin;
 use crate::revocations::Revocations;
 use crate::tenant::{Tenant, Tenants};
 use crate::token::claims::{SteppedUp, VerifiedSubject};
-use crate::token::session::Sessions;
+use crate::token::session::{Session, Sessions};
 use authenticate::Authenticated;
 use identify::{AllowedOrigin, KnownTenant};
 use shown::Shown;
@@ -53,6 +54,7 @@ pub enum Body<'b> {
 
 /// What to do with a request.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // made once per request and taken apart at once: a box would cost an allocation
 pub enum Decision {
     /// Forward it, with this signed.
     Forward(Admitted),
@@ -135,7 +137,9 @@ pub struct Admitted {
     tenant: Arc<Tenant>,
     origin: Option<String>,
     caller: Caller,
-    session: Option<String>,
+    session: Option<Session>,
+    /// When the step-up that the route asked for is over (Unix seconds).
+    step_up_ends_at: Option<f64>,
     would_deny: Option<Denied>,
 }
 
@@ -157,7 +161,7 @@ impl Admitted {
 
     /// The id of the session that it came with, where it came with one: tells anonymous visitors apart.
     pub fn session(&self) -> Option<&str> {
-        self.session.as_deref()
+        self.session.as_ref().map(|session| session.grant().jti.as_str())
     }
 
     /// In `monitor`: what `enforce` would have denied it for.

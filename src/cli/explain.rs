@@ -27,11 +27,9 @@ impl Explain {
             println!("{} ({} {})\n\n{}", row.code, row.status, row.title, row.sentence);
             return ExitCode::SUCCESS;
         }
-        let near = Reason::ALL.iter().max_by(|a, b| {
-            let score = |r: &Reason| strsim::jaro_winkler(&code, r.code());
-            score(a).total_cmp(&score(b))
-        });
-        let hint = near.map(|r| format!("; did you mean {}?", r.code())).unwrap_or_default();
+        let likeness = |r: &&Reason| strsim::jaro_winkler(&code, r.code());
+        let near = Reason::ALL.iter().filter(|r| likeness(r) > 0.8).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let hint = near.map_or("; doorward explain lists them".to_owned(), |r| format!("; did you mean {}?", r.code()));
         eprintln!("error: there is no reason \"{code}\"{hint}");
         ExitCode::from(2)
     }

@@ -25,7 +25,7 @@ export interface Options {
   userToken?: string | Promise<string | null> | null;
   /** Like `setIdentityTokenFetcher(getUserToken)`. */
   getUserToken?: IdentityTokenFetcher;
-  /** How many seconds before its expiry an identity token is fetched anew. Default 300. */
+  /** How many seconds before its expiry an identity token is fetched anew, at most half its life. Default 300. */
   skew?: number;
   /** Where sessions are minted. Default `/v1/embed/session-tokens`. */
   sessionPath?: string;

@@ -60,10 +60,13 @@ export function create(env = globalThis) {
   /** Puts another token, or the promise of one, in force. The session of the one before goes: a step-up must show at once. */
   function hold(who, token, fetched) {
     if (token === who.token) return;
-    const expires = claims(token).exp * 1000 || Infinity;
-    const life = expires - now();
-    // A fetched token that is shorter than the skew, or expired by this machine's wrong clock, is not asked for again at once.
-    const early = !fetched ? Infinity : life > 0 ? life / 2 : -Infinity;
+    const { exp, iat } = claims(token);
+    const expires = exp * 1000 || Infinity;
+    const left = expires - now();
+    // The skew counts up to half of a token's life: a short step-up must not be renewed away at once. A token that has just
+    // been fetched is not asked for again at once either, whatever this machine's clock says.
+    const life = fetched || !iat ? left : (exp - iat) * 1000;
+    const early = left > 0 ? life / 2 : fetched ? -Infinity : Infinity;
     Object.assign(who, { token, expires, early, session: undefined, stale: false, quiet: false });
   }
 

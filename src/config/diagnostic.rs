@@ -1,5 +1,5 @@
 //! What can be wrong with a configuration: one table of stable codes, and how a problem is shown. Decides nothing; the
-//! readers record, [`crate::config::load`] sorts and renders. Secrets are never shown: see [`Document::mask`].
+//! readers record, [`crate::config::load`] sorts and renders. Secrets are never shown: see `Document::mask`.
 
 use std::cell::RefCell;
 use std::ops::Range;

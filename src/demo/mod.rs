@@ -1,7 +1,9 @@
-//! What `doorward demo` is made of: secrets that live for one run, a configuration around them, a backend that verifies
-//! what the gateway tells it, and command lines that show each outcome. Starts and stops nothing: the command line does.
+//! What `doorward demo` is made of: secrets that live for one run, a configuration around them, a host product with its page,
+//! a backend that verifies what the gateway tells it, and command lines that show each outcome. Starts and stops nothing: the
+//! command line does.
 
 pub mod agent;
+pub mod host;
 pub mod verify;
 
 use std::io;
@@ -20,8 +22,6 @@ use verify::Verifier;
 const KEY_ID: &str = "a1";
 /// The upstream's name in assertions.
 const AUDIENCE: &str = "agent";
-/// The page whose origin the demo's tenant allows.
-const ORIGIN: &str = "http://localhost:8000";
 
 /// One run's secrets. Dropped with the process: nothing printed works afterwards.
 #[derive(Debug)]
@@ -33,6 +33,34 @@ pub struct Demo {
     step_up: KeyBytes,
     /// Signs what the gateway tells the agent.
     assertion: KeyBytes,
+    /// Signs the gateway's sessions.
+    session: KeyBytes,
+}
+
+/// Where the demo's parts listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// The gateway.
+    pub listen: SocketAddr,
+    /// Its admin listener.
+    pub admin: SocketAddr,
+    /// The agent.
+    pub upstream: SocketAddr,
+    /// The host product's page.
+    pub page: SocketAddr,
+}
+
+impl Addresses {
+    /// The page's origins: `localhost` is what people type.
+    fn origins(&self) -> [String; 2] {
+        [format!("http://localhost:{}", self.page.port()), format!("http://{}", self.page)]
+    }
+
+    /// Where to open the page.
+    pub fn page_url(&self) -> String {
+        let [first, _] = self.origins();
+        first
+    }
 }
 
 /// A command line and what it shows.
@@ -55,6 +83,7 @@ impl Demo {
             identity: KeyBytes::new(random_hex()?.into_bytes()),
             step_up: KeyBytes::new(random_hex()?.into_bytes()),
             assertion: KeyBytes::new(random_hex()?.into_bytes()),
+            session: KeyBytes::new(random_hex()?.into_bytes()),
         })
     }
 
@@ -63,22 +92,35 @@ impl Demo {
         Verifier::new(KEY_ID, &self.assertion, AUDIENCE)
     }
 
+    /// What the host product is configured with; `gateway` is where the gateway listens.
+    pub fn host(&self, addresses: &Addresses, gateway: SocketAddr) -> host::Settings {
+        host::Settings {
+            origins: addresses.origins().into(),
+            gateway: format!("http://{gateway}"),
+            embed_key: self.embed_key.clone(),
+            identity: self.identity.clone(),
+        }
+    }
+
     /// Writes the configuration and its secrets into a directory that only this user can read, and returns the
     /// configuration's path.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write(&self, dir: &Path, listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> io::Result<PathBuf> {
-        for (name, key) in [("identity.key", &self.identity), ("step-up.key", &self.step_up), ("assertion.key", &self.assertion)] {
+    pub fn write(&self, dir: &Path, addresses: &Addresses) -> io::Result<PathBuf> {
+        let keys = [&self.identity, &self.step_up, &self.assertion, &self.session];
+        for (name, key) in ["identity.key", "step-up.key", "assertion.key", "session.key"].into_iter().zip(keys) {
             std::fs::write(dir.join(name), key.expose())?;
         }
         let config = dir.join("doorward.toml");
-        std::fs::write(&config, self.config(dir, listen, admin, upstream))?;
+        std::fs::write(&config, self.config(dir, addresses))?;
         Ok(config)
     }
 
     /// The configuration: one tenant, verified users where they say so, and approvals only after a step-up.
-    pub fn config(&self, dir: &Path, listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
+    pub fn config(&self, dir: &Path, addresses: &Addresses) -> String {
+        let Addresses { listen, admin, upstream, .. } = addresses;
+        let [localhost, numbered] = addresses.origins();
         let file = |name: &str| toml::Value::String(dir.join(name).display().to_string());
         format!(
             r#"[server]
@@ -94,15 +136,22 @@ schemes = ["http-message-signatures"]
 audience = "{AUDIENCE}"
 keys = [{{ id = "{KEY_ID}", file = {assertion} }}]
 
+[session]
+keys = [{{ id = "s1", file = {session} }}]
+
 [[tenant]]
 id = "acme"
 preset = "none"
 embed_keys = ["{embed_key}"]
-origins = ["{ORIGIN}"]
+origins = ["{localhost}", "{numbered}"]
 secrets = [
   {{ id = "identity", format = "jwt", file = {identity} }},
   {{ id = "step-up", format = "karta-v2", file = {step_up} }},
 ]
+
+[[tenant.claims.step_up]]
+claim = "amr"
+values = ["mfa"]
 
 [[tenant.route]]
 path = "/approvals/*"
@@ -113,6 +162,7 @@ max_age = "5m"
             assertion = file("assertion.key"),
             identity = file("identity.key"),
             step_up = file("step-up.key"),
+            session = file("session.key"),
             embed_key = self.embed_key,
         )
     }
@@ -121,14 +171,14 @@ max_age = "5m"
     ///
     /// # Errors
     /// When a token cannot be signed.
-    pub fn curl_lines(&self, gateway: SocketAddr, now: UnixTime) -> io::Result<Vec<CurlLine>> {
+    pub fn curl_lines(&self, gateway: SocketAddr, page: &str, now: UnixTime) -> io::Result<Vec<CurlLine>> {
         let user = |exp: u64| json!({ "sub": "user_123", "name": "Ada", "email": "ada@example.com", "exp": exp });
         let hour = now.secs().saturating_add(3600);
         let good = jwt(&self.identity, &user(hour))?;
         let forged = jwt(&KeyBytes::new(random_hex()?.into_bytes()), &user(hour))?;
         let expired = jwt(&self.identity, &user(now.secs().saturating_sub(3600)))?;
         let stepped_up = mint::karta_v2(self.step_up.expose(), "user_123", now.secs(), Some("mfa"));
-        let line = |title, path: &str, extra: &[&str]| CurlLine { title, command: self.curl(gateway, path, extra) };
+        let line = |title, path: &str, extra: &[&str]| CurlLine { title, command: self.curl(gateway, page, path, extra) };
         let bearer = |token: &str| format!("Authorization: Bearer {token}");
         Ok(vec![
             line("Anonymous: the agent greets a stranger", "/chat", &[]),
@@ -145,9 +195,9 @@ max_age = "5m"
         ])
     }
 
-    fn curl(&self, gateway: SocketAddr, path: &str, extra: &[&str]) -> String {
+    fn curl(&self, gateway: SocketAddr, page: &str, path: &str, extra: &[&str]) -> String {
         let key = format!("X-Embed-Key: {}", self.embed_key);
-        let origin = format!("Origin: {ORIGIN}");
+        let origin = format!("Origin: {page}");
         let headers = [origin.as_str(), key.as_str(), "Content-Type: application/json"].into_iter().chain(extra.iter().copied());
         let headers: Vec<_> = headers.map(|h| format!("  -H '{h}' \\\n")).collect();
         format!("curl -sN http://{gateway}{path} \\\n{}  -d '{{\"message\":\"hi\"}}'", headers.concat())
@@ -175,7 +225,8 @@ mod tests {
         assert_ne!((&one.embed_key, &one.identity), (&two.embed_key, &two.identity));
         let dir = tempfile::tempdir().unwrap();
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let path = one.write(dir.path(), address(1), address(2), address(3)).unwrap();
+        let addresses = Addresses { listen: address(1), admin: address(2), upstream: address(3), page: address(4) };
+        let path = one.write(dir.path(), &addresses).unwrap();
         let config: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
         let secret = config["tenant"][0]["secrets"][0]["file"].as_str().unwrap();
         assert_eq!(std::fs::read(secret).unwrap(), one.identity.expose());
@@ -185,7 +236,8 @@ mod tests {
     #[test]
     fn every_outcome_has_its_command() {
         let demo = Demo::new().unwrap();
-        let lines = demo.curl_lines(SocketAddr::from(([127, 0, 0, 1], 8080)), UnixTime::from_secs(1_800_000_000)).unwrap();
+        let lines =
+            demo.curl_lines(SocketAddr::from(([127, 0, 0, 1], 8080)), "http://localhost:8000", UnixTime::from_secs(1_800_000_000)).unwrap();
         assert_eq!(lines.len(), 7);
         for line in lines {
             assert!(line.command.starts_with("curl -sN http://127.0.0.1:8080/"), "{}", line.command);

@@ -6,6 +6,18 @@ pub mod reasons {}
 #[doc = include_str!("headers.md")]
 pub mod headers {}
 
+#[doc = include_str!("upstream.md")]
+pub mod upstream {}
+
+#[doc = include_str!("tokens.md")]
+pub mod tokens {}
+
+#[doc = include_str!("bodies.md")]
+pub mod bodies {}
+
+#[doc = include_str!("operation.md")]
+pub mod operation {}
+
 #[doc = include_str!("threats.md")]
 pub mod threats {}
 

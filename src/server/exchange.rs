@@ -7,6 +7,7 @@ use std::time::Instant;
 use rand::RngCore as _;
 
 use super::hold::Replay;
+use super::stream::Stream;
 use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::client::Script;
 use crate::cors::PreflightAnswer;
@@ -47,6 +48,8 @@ pub(super) struct Forwarding {
     pub(super) whole: bool,
     /// The next piece of body is the first of this try.
     pub(super) first_piece: bool,
+    /// The stream that the answer is, where it may have to be ended.
+    pub(super) stream: Option<Arc<Stream>>,
     /// When it was handed on.
     pub(super) since: Instant,
     /// What went wrong on the way, if anything did.

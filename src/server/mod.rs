@@ -8,6 +8,8 @@ mod hygiene;
 mod limits;
 mod proxy;
 mod respond;
+mod stream;
+mod streams;
 mod upstream;
 mod wire;
 
@@ -26,6 +28,7 @@ use pingora::services::listening::Service;
 use pingora_runtime::Runtime;
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::observe::metrics::Metrics;
 use crate::resolver::Resolver;
 use crate::snapshot::{Live, ServerSettings};
@@ -148,9 +151,14 @@ fn spawn_http(listener: TcpListener, router: axum::Router) -> std::io::Result<()
     Ok(())
 }
 
-/// Looks upstream names up again, and forgets idle clients.
+/// Looks upstream names up again, forgets idle clients, and notices when the wall clock jumps.
 async fn keep_house(gateway: Gateway, limits: Arc<limits::Limits>) {
+    let mut clock = clock::Watch::new();
     loop {
+        if let Some(step) = clock.look() {
+            tracing::warn!(seconds = step, "the wall clock was set: tokens are judged by the new time");
+            gateway.metrics.clock_steps.inc();
+        }
         let address = gateway.live.load().0.settings.upstream.address.clone();
         if let Err(error) = gateway.resolver.resolve(&address).await {
             tracing::warn!(%error, address, "the upstream's name does not resolve; the last known addresses stay");

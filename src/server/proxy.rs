@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -17,7 +17,7 @@ use pingora::{Error, ErrorType, Result};
 use super::exchange::{Exchange, Forwarding, State};
 use super::hold::{self, Held, Replay};
 use super::limits::Limits;
-use super::{respond, upstream, wire};
+use super::{respond, streams, upstream, wire};
 use crate::admission::{self, Admitted, Body, Decision, Denial, Rules};
 use crate::assertion::{Fields, Target};
 use crate::client;
@@ -26,11 +26,11 @@ use crate::observe::audit;
 use crate::observe::metrics::{InFlight, Metrics, Outcome, seconds};
 use crate::policy::Level;
 use crate::reason::{Denied, Reason};
-use crate::request::RequestHead;
 use crate::request::origin::Origin;
+use crate::request::{OWN_SUBPROTOCOL, RequestHead, TOKEN_SUBPROTOCOL, subprotocols};
 use crate::resolver::Resolver;
 use crate::snapshot::{Live, Snapshot};
-use crate::tenant::{Endpoint, Place, Tenant};
+use crate::tenant::{Endpoint, OnStreamExpiry, Place, Tenant};
 
 /// Idle keep-alive connections are closed after this many seconds; the framework keeps them for ever.
 const KEEPALIVE_SECS: u64 = 60;
@@ -90,9 +90,9 @@ impl ProxyHttp for Proxy {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         match &exchange.state {
-            State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream),
+            State::Admitted(_) => upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream, is_stream(session)),
             State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => {
                 Error::e_explain(ErrorType::InternalError, "not admitted")
             }
@@ -108,7 +108,7 @@ impl ProxyHttp for Proxy {
         forwarding.first_piece = true;
         let target = forwarding.query.as_ref().map_or_else(|| forwarding.path.clone(), |q| format!("{}?{q}", forwarding.path));
         request.set_uri(target.parse().map_err(|_| internal("target does not parse"))?);
-        remove_credentials(request, forwarding.admitted.tenant());
+        remove_credentials(request, forwarding.admitted.tenant())?;
         rebuild_forwarded(request, session)?;
         let body = forwarding.replay.as_ref().filter(|_| forwarding.whole).map(|replay| replay.bytes().as_ref());
         let target = Target {
@@ -140,11 +140,36 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    async fn response_filter(&self, _: &mut Session, answer: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
-        if let State::Admitted(forwarding) = &exchange.state {
-            respond::own(answer, &forwarding.admitted, exchange.snapshot.signer.reserved(), &exchange.request_id)?;
+    async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+        let request_id = exchange.request_id.clone();
+        let snapshot = Arc::clone(&exchange.snapshot);
+        let Some(forwarding) = exchange.forwarding() else { return Ok(()) };
+        answer.set_version(http::Version::HTTP_11); // ours, whatever the upstream speaks (RFC 9110 §2.5)
+        respond::own(answer, &forwarding.admitted, snapshot.signer.reserved(), &request_id)?;
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            respond::choose_subprotocol(session, answer)?;
+            session.as_downstream_mut().set_read_timeout(None); // an idle WebSocket is no slow client
+        }
+        forwarding.stream = streams::of(session, answer, &forwarding.admitted, &self.live);
+        if let Some(stream) = &forwarding.stream {
+            wire::end_in_time(session, Arc::clone(stream));
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        piece: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        if let Some(forwarding) = exchange.forwarding()
+            && let (Some(stream), Some(piece)) = (&forwarding.stream, piece)
+        {
+            stream.passes(piece);
+        }
+        Ok(None)
     }
 
     async fn connected_to_upstream(
@@ -167,6 +192,9 @@ impl ProxyHttp for Proxy {
         let mut why = wire::broken(session).unwrap_or_else(|| Denied::from(respond::reason_of(error)));
         let (tenant, readable_by) = match &mut exchange.state {
             State::Admitted(forwarding) => {
+                if let Some(reason) = forwarding.stream.as_ref().and_then(|stream| stream.was_ended()) {
+                    why = Denied::new(reason, "the stream was ended");
+                }
                 why = forwarding.failed.get_or_insert(why).clone();
                 (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
             }
@@ -199,6 +227,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        wire::end_no_more(session);
         let status = session.response_written().map(|answer| answer.status.as_u16());
         if let Some(error) = error {
             tracing::debug!(request_id = exchange.request_id, %error, "the exchange failed");
@@ -273,6 +302,7 @@ impl Proxy {
                     replay: None,
                     whole: false,
                     first_piece: false,
+                    stream: None,
                     since: Instant::now(),
                     failed: None,
                 })))
@@ -359,14 +389,22 @@ fn internal(why: &'static str) -> Box<Error> {
     Error::explain(ErrorType::InternalError, why)
 }
 
+/// Streams are silent for as long as they like: they are exempt from the upstream's read timeout by this rule.
+fn is_stream(session: &Session) -> bool {
+    let head = session.req_header();
+    let accepts = head.headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    head.headers.contains_key(header::UPGRADE) || accepts.flat_map(|v| v.split(',')).any(|t| t.trim().starts_with("text/event-stream"))
+}
+
 /// Query parameters that are credentials or embed keys of this tenant.
 fn credential_queries(tenant: &Tenant) -> impl Iterator<Item = &str> {
     let places = tenant.places.embed_key.iter().chain(&tenant.places.token);
-    places.filter_map(|place| if let Place::Query(name) = place { Some(name.as_str()) } else { None })
+    let placed = places.filter_map(|place| if let Place::Query(name) = place { Some(name.as_str()) } else { None });
+    placed.chain(tenant.sessions.in_query.then_some(RequestHead::SESSION_PARAMETER))
 }
 
 /// The client's credentials and its own word about who it is stop here; `Expect` was answered here.
-fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) {
+fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) -> Result<()> {
     request.remove_header(&header::AUTHORIZATION);
     request.remove_header(&header::EXPECT);
     let places = &tenant.places;
@@ -375,6 +413,18 @@ fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) {
             request.remove_header(name);
         }
     }
+    if request.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+        let ours = |offered: &&str| *offered == OWN_SUBPROTOCOL || offered.starts_with(TOKEN_SUBPROTOCOL);
+        let others = subprotocols(&request.headers).filter(|offered| !ours(offered)).collect::<Vec<_>>().join(", ");
+        request.remove_header(&header::SEC_WEBSOCKET_PROTOCOL);
+        if !others.is_empty() {
+            request.insert_header(header::SEC_WEBSOCKET_PROTOCOL, others)?;
+        }
+    }
+    if tenant.streams.events == OnStreamExpiry::Close {
+        request.remove_header(&header::ACCEPT_ENCODING); // an encoded stream could only be cut
+    }
+    Ok(())
 }
 
 /// Nobody in front of us is trusted to say who the client is: the whole family is rebuilt.

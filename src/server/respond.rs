@@ -13,6 +13,7 @@ use crate::client::Script;
 use crate::cors::{self, PreflightAnswer};
 use crate::policy::Level;
 use crate::reason::{Challenge, Reason};
+use crate::request::{OWN_SUBPROTOCOL, TOKEN_SUBPROTOCOL, subprotocols};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REASON: HeaderName = HeaderName::from_static("x-doorward-reason");
@@ -147,6 +148,19 @@ pub(super) fn own(answer: &mut ResponseHeader, admitted: &Admitted, reserved: &R
     }
     if admitted.caller().level() > Level::Anonymous {
         keep_private(answer)?;
+    }
+    Ok(())
+}
+
+/// Chrome fails a handshake that offered subprotocols and got none (WebSockets Standard §3.1): where the upstream chose none
+/// and ours was offered, the answer is ours. The one that carries a token is never echoed.
+pub(super) fn choose_subprotocol(session: &Session, answer: &mut ResponseHeader) -> Result<()> {
+    let chosen = subprotocols(&answer.headers).any(|chosen| !chosen.starts_with(TOKEN_SUBPROTOCOL));
+    if !chosen {
+        answer.remove_header(&header::SEC_WEBSOCKET_PROTOCOL);
+        if subprotocols(&session.req_header().headers).any(|offered| offered == OWN_SUBPROTOCOL) {
+            answer.insert_header(header::SEC_WEBSOCKET_PROTOCOL, OWN_SUBPROTOCOL)?;
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! on as they are; from a body's first refused byte on, reading fails instead. Set up by [`super::serve`], asked by the proxy.
 
 mod chunked;
+mod ending;
 mod watcher;
 
 use std::io::{self, IoSlice};
@@ -25,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::proxy::Proxy;
 use crate::reason::{Denied, Reason};
+use ending::Ending;
 pub(super) use watcher::Head;
 use watcher::Watcher;
 
@@ -56,6 +58,20 @@ pub(super) fn head(session: &Session) -> Result<Head, Denied> {
     if head.length == h1.get_headers_raw_bytes().len() { Ok(head) } else { Err(unwatched()) }
 }
 
+/// Ends this session's stream in time.
+pub(super) fn end_in_time(session: &Session, stream: Arc<super::stream::Stream>) {
+    if let Some(watched) = session.as_downstream().as_http1().and_then(|h1| watched(h1.stream())) {
+        *watched.ending.lock() = Some(Ending::new(stream));
+    }
+}
+
+/// The answer is over: its connection may be used again.
+pub(super) fn end_no_more(session: &Session) {
+    if let Some(watched) = session.as_downstream().as_http1().and_then(|h1| watched(h1.stream())) {
+        *watched.ending.lock() = None;
+    }
+}
+
 /// Why reading this request's body fails, if its framing is to blame.
 pub(super) fn broken(session: &Session) -> Option<Denied> {
     let watched = watched(session.as_downstream().as_http1()?.stream())?;
@@ -73,17 +89,33 @@ pub(super) struct Watched {
     inner: Stream,
     /// Locked by one task at a time, the one that serves the connection.
     watcher: Mutex<Watcher>,
+    /// Set while a stream may have to be ended.
+    ending: Mutex<Option<Ending>>,
 }
 
 impl Watched {
     fn new(inner: Stream) -> Self {
-        Self { inner, watcher: Mutex::new(Watcher::new()) }
+        Self { inner, watcher: Mutex::new(Watcher::new()), ending: Mutex::new(None) }
+    }
+}
+
+impl Watched {
+    fn is_ending(&mut self) -> bool {
+        self.ending.get_mut().as_ref().is_some_and(Ending::has_the_word)
     }
 }
 
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(ending) = this.ending.get_mut() {
+            if let Poll::Ready(over) = ending.poll(cx, &mut this.inner) {
+                return Poll::Ready(Err(over));
+            }
+            if ending.has_the_word() {
+                return Poll::Pending;
+            }
+        }
         let watcher = this.watcher.get_mut();
         let refused = |why| Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
         if let Some(why) = watcher.has_ended() {
@@ -105,7 +137,11 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+        let this = self.get_mut();
+        if this.is_ending() {
+            return Poll::Ready(Ok(bytes.len())); // too late: the last words are said
+        }
+        Pin::new(&mut this.inner).poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -117,7 +153,11 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        if this.is_ending() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        Pin::new(&mut this.inner).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -247,6 +247,7 @@ impl Tenant {
 #[derive(Debug, Default)]
 pub struct Tenants {
     list: Vec<Arc<Tenant>>,
+    by_id: HashMap<String, Arc<Tenant>>,
     by_key: HashMap<EmbedKey, Arc<Tenant>>,
     key_places: Vec<Place>,
     exact_origins: HashSet<Box<str>>,
@@ -271,9 +272,8 @@ impl Tenants {
     /// The first [`Conflict`]: ids and embed keys are unique.
     pub fn new(list: Vec<Arc<Tenant>>) -> Result<Self, Conflict> {
         let mut all = Self::default();
-        let mut ids = HashSet::new();
         for (index, tenant) in list.iter().enumerate() {
-            if !ids.insert(tenant.id.clone()) {
+            if all.by_id.insert(tenant.id.clone(), Arc::clone(tenant)).is_some() {
                 return Err(Conflict::Id(index));
             }
             for key in &tenant.embed_keys {
@@ -317,6 +317,11 @@ impl Tenants {
     /// All tenants, in configuration order.
     pub fn all(&self) -> &[Arc<Tenant>] {
         &self.list
+    }
+
+    /// The tenant with this id.
+    pub fn by_id(&self, id: &str) -> Option<&Arc<Tenant>> {
+        self.by_id.get(id)
     }
 
     /// The tenant of an embed key. Keys are public, so an ordinary hash lookup is enough.

@@ -17,7 +17,7 @@ impl Demo {
     fn start() -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_doorward"))
-            .args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--page", "127.0.0.1:0"])
             .env("TMPDIR", temporary.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -132,7 +132,7 @@ fn a_port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let directory = tempfile::tempdir().unwrap();
-    let run = doorward(&["demo", "--listen", &address, "--admin", "127.0.0.1:0"], directory.path());
+    let run = doorward(&["demo", "--listen", &address, "--admin", "127.0.0.1:0", "--page", "127.0.0.1:0"], directory.path());
     let error = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.code() == Some(1) && error.contains(&format!("cannot listen on {address}")), "{error}");
 }

@@ -15,6 +15,8 @@ KEY = os.environb[b"DOORWARD_ASSERTION_KEY"]
 
 
 class Agent(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def do_POST(self):
         print(self.headers, end="", flush=True)
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))

@@ -244,7 +244,7 @@ test('a token within the skew of its expiry is renewed before it is used', async
   for (const [skew, left, asked] of [[undefined, 299, 1], [undefined, 302, 0], [60, 59, 1], [60, 62, 0]]) {
     const gateway = fake({ skew });
     const fetcher = mock.fn(async () => jwt({ sub: 'ada', exp: gateway.seconds(3600) }));
-    const old = jwt({ sub: 'ada', exp: gateway.seconds(left) });
+    const old = jwt({ sub: 'ada', iat: gateway.seconds(-3000), exp: gateway.seconds(left) });
     gateway.init({ getUserToken: fetcher, userToken: old });
     await gateway.client.fetch('/');
     assert.equal(fetcher.mock.callCount(), asked, `${skew} ${left}`);
@@ -276,6 +276,31 @@ test('a fetched token that is shorter than the skew is not asked for at every ca
   gateway.advance(61);
   await gateway.client.fetch('/');
   assert.deepEqual([fetcher.mock.callCount(), gateway.mints.length], [2, 2]);
+});
+
+test('a step-up that is shorter than the skew is not renewed away', async () => {
+  for (const iat of [undefined, 0]) {
+    const gateway = fake();
+    const fetcher = mock.fn(async () => jwt({ sub: 'ada', exp: gateway.seconds(3600) }));
+    gateway.init({ getUserToken: fetcher });
+    const stepped = jwt({ sub: 'ada', amr: ['mfa'], exp: gateway.seconds(300), iat: iat === 0 ? gateway.seconds(0) : iat });
+    gateway.client.identify('ada', { token: stepped });
+    await gateway.client.fetch('/');
+    gateway.advance(149);
+    await gateway.client.fetch('/');
+    assert.deepEqual([fetcher.mock.callCount(), gateway.mints.map((mint) => mint.identity_token)], [0, [stepped]]);
+    gateway.advance(1);
+    await gateway.client.fetch('/');
+    assert.equal(fetcher.mock.callCount(), 1);
+  }
+});
+
+test('a clock that is ahead by nearly a token\'s life does not ask at every call', async () => {
+  const gateway = fake();
+  const fetcher = mock.fn(async () => jwt({ sub: 'ada', iat: gateway.seconds(-240), exp: gateway.seconds(60) }));
+  gateway.init({ getUserToken: fetcher });
+  for (let i = 0; i < 5; i += 1) await gateway.client.fetch('/');
+  assert.deepEqual([fetcher.mock.callCount(), gateway.mints.length], [1, 1]);
 });
 
 test('a clock that is wrong by a day neither loops nor locks anybody out', async () => {
@@ -327,7 +352,7 @@ test('a fetcher that fails makes the call fail, never anonymous, and is asked ag
 test('a fetcher that fails while the old token is good lets it serve to its end', async () => {
   const gateway = fake();
   const fetcher = mock.fn(async () => { throw new Error('host is down'); });
-  gateway.init({ userToken: jwt({ sub: 'ada', exp: gateway.seconds(200) }), getUserToken: fetcher });
+  gateway.init({ userToken: jwt({ sub: 'ada', iat: gateway.seconds(-3000), exp: gateway.seconds(200) }), getUserToken: fetcher });
   for (let i = 0; i < 3; i += 1) assert.equal((await gateway.client.fetch('/')).status, 200);
   assert.equal(fetcher.mock.callCount(), 1);
   gateway.advance(201);
