@@ -56,6 +56,9 @@ impl KnownTenant {
             }
         }
         let (embed_key, tenant) = named.settle()?;
+        if in_body.is_some_and(|other| other != embed_key) {
+            return Err(Reason::EmbedKeyAmbiguous.into());
+        }
         for place in &tenant.places.embed_key {
             if read(head, place)?.is_some_and(|other| *other != embed_key) {
                 return Err(Reason::EmbedKeyAmbiguous.into());

@@ -92,6 +92,7 @@ impl JwtKey {
             level: identity.level().as_str(),
             tenant: identity.tenant,
             origin: identity.origin,
+            sid: identity.session,
             method: verified.map(|v| v.method),
             htm: target.method,
             htu: Htu(target),
@@ -125,6 +126,9 @@ struct Claims<'a> {
     tenant: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<&'a str>,
+    /// Session id (OpenID Connect Front-Channel Logout §3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'static str>,
     htm: &'a str,

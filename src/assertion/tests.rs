@@ -178,6 +178,18 @@ fn an_assertion_about_a_claimed_caller_has_no_subject() {
 }
 
 #[test]
+fn a_session_is_named_under_both_schemes() {
+    let identity = Identity { tenant: "acme", origin: None, session: Some("0123abcd"), who: Who::Anonymous };
+    let signed = sent(&signer(&[Scheme::HttpMessageSignatures]), &identity);
+    assert_eq!(value(&signed, "x-identity-session-id"), Some("0123abcd"));
+    assert!(value(&signed, "signature-input").unwrap().contains("\"x-identity-session-id\""), "and covered");
+    let signer = signer(&[Scheme::Jwt]);
+    let sent = sent(&signer, &identity);
+    let (_, claims) = read(&signer, value(&sent, "x-identity-assertion").unwrap(), Algorithm::HS256, "assertion_secret_0123456789abcdef");
+    assert_eq!(claims["sid"], "0123abcd");
+}
+
+#[test]
 fn only_public_keys_are_published() {
     let keys = vec![
         key("s", KeyAlgorithm::Hs256, "assertion_secret_0123456789abcdef"),
