@@ -36,8 +36,15 @@ impl<'a> Authenticated<'a> {
         now: UnixTime,
     ) -> Result<Self, Refused> {
         let tenant = &page.known.tenant;
-        let judged = match (&page.known.session, tenant.mode, &shown.unread) {
-            (Some(session), Mode::Off, _) => by_session(session, page.parent.as_ref()).map(Judged::Caller).map_err(Refused::from),
+        let judged = match (&page.session, tenant.mode, &shown.unread) {
+            (Some(session), Mode::Off, _) => {
+                let caller = by_session(session, page.parent.as_ref()).map_err(Refused::from);
+                caller.map(|caller| match caller {
+                    verified @ Caller::Verified(..) => Judged::Caller(verified),
+                    // An id beside it counts as it does beside nothing: alone, or not at all.
+                    Caller::Claimed(_) | Caller::Anonymous => Judged::Caller(unproven(Some(session), &shown)),
+                })
+            }
             (None, Mode::Off, _) => Ok(Judged::Caller(shown.unproven())),
             (_, _, Some(unread)) => Err(unread.clone().into()),
             (Some(session), _, None) => judge_session(tenant, session, page.parent.as_ref(), &shown),
@@ -46,7 +53,7 @@ impl<'a> Authenticated<'a> {
         let (caller, would_deny, expired) = match judged {
             Ok(Judged::Caller(caller)) => (caller, None, false),
             Ok(Judged::Expired) => (Caller::Anonymous, None, true),
-            Err(refused) if tenant.mode == Mode::Monitor => (unproven(page.known.session.as_ref(), &shown), Some(refused.why), false),
+            Err(refused) if tenant.mode == Mode::Monitor => (unproven(page.session.as_ref(), &shown), Some(refused.why), false),
             Err(refused) => return Err(refused),
         };
         if page.origin.is_none() && tenant.missing_origin == MissingOrigin::Verified && caller.level() < Level::Verified {
@@ -69,7 +76,7 @@ impl<'a> Authenticated<'a> {
             (refused, _) => self.would_deny.or(refused),
         };
         let origin = self.page.origin.map(|o| o.as_str().to_owned());
-        let session = self.page.known.session;
+        let session = self.page.session;
         let step_up_ends_at = match &caller {
             Caller::Verified(_, Some(step_up)) if requirement.level == Level::SteppedUp => {
                 Some(step_up.at + requirement.max_age.as_secs_f64())
@@ -80,7 +87,8 @@ impl<'a> Authenticated<'a> {
     }
 }
 
-/// In `monitor`, who a caller is whose proof did not hold: somebody by their own word if exactly one id is asserted.
+/// Who a caller is whose proof does not count (`off`) or did not hold (`monitor`): somebody by their own word if exactly one
+/// id is asserted, in the session or beside it.
 fn unproven(session: Option<&Session>, shown: &Shown<'_>) -> Caller {
     let by_session = session.map(Session::grant).filter(|grant| grant.level == GrantLevel::Claimed).and_then(|grant| grant.sub.as_ref());
     match by_session {

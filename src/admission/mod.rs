@@ -242,7 +242,7 @@ pub fn decide(head: &RequestHead<'_>, body: Body<'_>, rules: Rules<'_>, now: Uni
     if let Some(decision) = own::decide(head, body, rules, now) {
         return decision;
     }
-    let known = match KnownTenant::identify(head, rules, now) {
+    let known = match KnownTenant::identify(head, rules) {
         Ok(known) => known,
         Err(why) => return Decision::Deny(unknown(why, head.origin, rules.tenants)),
     };

@@ -18,6 +18,7 @@ use crate::request::RequestHead;
 use crate::request::origin::Origin;
 use crate::tenant::{Endpoint, MissingOrigin, Tenant};
 use crate::token::FormatName;
+use crate::token::claim_values::usable_subject;
 use crate::token::keys::Material;
 use crate::token::mint;
 use crate::token::session::{Grant, GrantLevel, Minted, Proof};
@@ -36,7 +37,7 @@ pub(super) fn decide(head: &RequestHead<'_>, body: Body<'_>, rules: Rules<'_>, n
         Ok(None) => return Some(Decision::NeedBody),
         Err(why) => return Some(Decision::Deny(unknown(why, head.origin, rules.tenants))),
     };
-    let known = match identify(endpoint, &members, head, rules, now) {
+    let known = match identify(endpoint, &members, head, rules) {
         Ok(known) => known,
         Err(why) => return Some(Decision::Deny(unknown(why, head.origin, rules.tenants))),
     };
@@ -94,9 +95,9 @@ fn text(members: &Members, name: &str) -> Result<Option<String>, Denied> {
     }
 }
 
-fn identify(endpoint: Endpoint, members: &Members, head: &RequestHead<'_>, rules: Rules<'_>, now: UnixTime) -> Result<KnownTenant, Denied> {
+fn identify(endpoint: Endpoint, members: &Members, head: &RequestHead<'_>, rules: Rules<'_>) -> Result<KnownTenant, Denied> {
     if endpoint != Endpoint::UserToken {
-        let known = KnownTenant::identify_with(text(members, "embed_key")?.as_deref(), head, rules, now)?;
+        let known = KnownTenant::identify_with(text(members, "embed_key")?.as_deref(), head, rules)?;
         for name in ["projectId", "productId"] {
             if let Some(name) = text(members, name)? {
                 known.refuse_other_name(&name)?;
@@ -173,6 +174,7 @@ fn user_token(tenant: &Tenant, members: &Members, head: &RequestHead<'_>, now: U
         return Err(Reason::VerificationSecretInvalid.into());
     }
     let user = text(members, "userId")?.ok_or(Denied::new(Reason::SubjectMissing, "no userId"))?;
+    usable_subject(&user)?;
     let subject_claim = tenant.claims.subject.first().map_or("sub", String::as_str);
     let mut claims = Map::new();
     claims.insert(subject_claim.to_owned(), json!(&user));

@@ -19,6 +19,7 @@ mod manual;
 mod operation;
 mod readme;
 mod reload;
+mod secrecy;
 mod sessions;
 mod streams;
 mod vendors;
