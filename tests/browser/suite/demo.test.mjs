@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, beforeEach, test } from 'node:test';
-import { launch, open } from '../support/browser.mjs';
+import { after, before, beforeEach } from 'node:test';
+import { launch, open, test } from '../support/browser.mjs';
 import { root } from '../support/modules.mjs';
 import { directory, run } from '../support/process.mjs';
 import { record } from '../support/recorder.mjs';

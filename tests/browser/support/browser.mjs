@@ -1,6 +1,7 @@
 /** The system's Chromium, driven by playwright-core. */
 
 import { existsSync } from 'node:fs';
+import { test as nodeTest } from 'node:test';
 import { chromium } from './modules.mjs';
 
 const CANDIDATES = [
@@ -22,6 +23,9 @@ export async function launch({ proxy } = {}) {
   if (!executablePath) throw new Error('no Chromium here: sh .ci/deps test, or CHROMIUM=/path');
   return chromium().launch({ executablePath, proxy, args: proxy ? ARGS : [...ARGS, '--no-proxy-server'] });
 }
+
+/** A test that gives up after a minute: a page that waits for what never comes would wait for ever. */
+export const test = (name, body) => nodeTest(name, { timeout: 60_000 }, body);
 
 /** A page that keeps what its console says and fails nothing silently. */
 export async function open(context) {

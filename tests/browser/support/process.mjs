@@ -18,9 +18,12 @@ export function directory() {
 export async function run(args, ready, env = {}) {
   const child = spawn(BINARY, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env, NO_COLOR: '1' } });
   const started = { child, output: '' };
+  const kill = () => child.kill('SIGKILL');
+  process.once('exit', kill); // also when a test runner gives up
   const exited = new Promise((resolve) => child.on('exit', resolve));
   started.close = async () => {
-    child.kill('SIGKILL');
+    process.off('exit', kill);
+    kill();
     await exited;
   };
   started.found = await new Promise((resolve, reject) => {
