@@ -49,10 +49,10 @@ const events = (on = page) => on.locator('#events li span').allTextContents();
 
 /** Sends a message and waits for what comes of it. */
 async function ask(text, on = page) {
+  const asked = await on.locator('.message.mine').count();
   await on.fill('#message', text);
   await on.press('#message', 'Enter');
-  await on.waitForSelector('#send:disabled');
-  await on.waitForSelector('#send:not(:disabled)');
+  await on.waitForFunction((before) => document.querySelectorAll('.message.mine').length > before && !document.getElementById('send').disabled, asked);
 }
 
 const fact = (name, on = page) => on.locator(`#facts dt:text-is("${name}") + dd`).textContent();
