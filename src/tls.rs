@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(Certificate::parse(&chain, &other).unwrap_err(), Unusable::Mismatch);
         assert!(matches!(Certificate::parse("", &key).unwrap_err(), Unusable::Certificate(_)));
         assert!(matches!(Certificate::parse(&key, &key).unwrap_err(), Unusable::Certificate(_)));
-        assert!(matches!(Certificate::parse(&chain[..chain.len() / 2], &key).unwrap_err(), Unusable::Certificate(_)));
+        assert!(matches!(Certificate::parse(chain.split_at(chain.len() / 2).0, &key).unwrap_err(), Unusable::Certificate(_)));
         assert!(matches!(Certificate::parse(&chain, &chain).unwrap_err(), Unusable::Key(_)));
         assert!(Clients::parse(&key, ClientAuth::Required).is_err());
     }

@@ -50,7 +50,10 @@ impl Listeners {
         let mut proxy: Vec<Bound> = Vec::new();
         for (index, listener) in settings.listeners.iter().enumerate() {
             let nth = settings.listeners.iter().take(index).filter(|other| other.place == listener.place).count();
-            let bound = Bound::bind(listener, nth).map_err(|e| format!("cannot listen on {} (server.listen): {e}", listener.place))?;
+            // `listen` comes first and is plain.
+            let plain = matches!(listener.place, Place::Tcp(address) if *listener == Listener::plain(address));
+            let name = if index == 0 && plain { "server.listen" } else { "server.listener" };
+            let bound = Bound::bind(listener, nth).map_err(|e| format!("cannot listen on {} ({name}): {e}", listener.place))?;
             proxy.push(bound);
         }
         let admin = tcp("admin", settings.admin)?;

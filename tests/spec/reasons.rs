@@ -6,7 +6,8 @@ use libtest_mimic::Trial;
 use crate::{case, files, trial};
 
 /// Reasons that need a socket, a clock or a fault to happen: the end-to-end tests show them.
-const ELSEWHERE: [Reason; 6] = [
+const ELSEWHERE: [Reason; 7] = [
+    Reason::RateLimited,
     Reason::ClockBehind,
     Reason::GatewayInternal,
     Reason::UpstreamUnreachable,
