@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 
 use super::stream::{Kind, Stream};
 use crate::admission::standing::Standing;
-use crate::admission::{Admitted, Rules};
+use crate::admission::Admitted;
 use crate::clock;
 use crate::snapshot::Live;
 use crate::tenant::OnStreamExpiry;
@@ -26,8 +26,7 @@ pub(super) fn of(session: &Session, answer: &ResponseHeader, admitted: &Admitted
     let live = Arc::clone(live);
     let judge = move || {
         let (snapshot, revocations) = live.load();
-        let rules = Rules { tenants: &snapshot.tenants, revocations: &revocations, sessions: &snapshot.sessions, request_id: "" };
-        standing.ended(rules, clock::read().ok()?)
+        standing.ended(&snapshot.tenants, &revocations, clock::read().ok()?)
     };
     Some(Arc::new(Stream::new(kind, rules.grace, judge)))
 }
