@@ -137,7 +137,7 @@ impl<C: Clock> Rate<C> {
     fn new(quota: Quota, cells: Cells, clock: C) -> Self {
         // An interval is never zero, so there always is such a quota; the other branch is stricter than any.
         let paced = governor::Quota::with_period(quota.interval()).unwrap_or(governor::Quota::per_hour(std::num::NonZeroU32::MIN));
-        Self { quota, limiter: RateLimiter::new(paced.allow_burst(quota.burst), cells, clock).with_middleware() }
+        Self { quota, limiter: RateLimiter::new(paced.allow_burst(quota.burst), cells, clock) }
     }
 
     fn ask(&self, asked: Asked, clock: &C) -> Verdict {

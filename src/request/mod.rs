@@ -7,6 +7,7 @@ pub mod embed_key;
 pub mod origin;
 pub mod path;
 pub mod query;
+pub mod trace;
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Version};

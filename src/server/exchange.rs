@@ -7,12 +7,15 @@ use std::time::Instant;
 use rand::RngCore as _;
 
 use super::hold::Replay;
+use super::limits::Place;
 use super::stream::Stream;
 use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::client::Script;
 use crate::cors::PreflightAnswer;
+use crate::limits::meter::Fields;
 use crate::observe::metrics::InFlight;
 use crate::reason::Denied;
+use crate::request::trace::Trace;
 use crate::revocations::Revocations;
 use crate::snapshot::Snapshot;
 
@@ -63,6 +66,12 @@ pub(super) struct Exchange {
     pub(super) request_id: String,
     pub(super) received: Instant,
     pub(super) state: State,
+    /// The trace that it belongs to, once its head was read.
+    pub(super) trace: Option<Trace>,
+    /// What its answer says of limits.
+    pub(super) limits: Option<Fields>,
+    /// Its place among the requests at work.
+    pub(super) place: Option<Place>,
     _in_flight: InFlight,
 }
 
@@ -70,7 +79,17 @@ impl Exchange {
     pub(super) fn new((snapshot, revocations): (Arc<Snapshot>, Arc<Revocations>), in_flight: InFlight) -> Self {
         let mut id = [0; 16];
         rand::rng().fill_bytes(&mut id);
-        Self { snapshot, revocations, request_id: hex::encode(id), received: Instant::now(), state: State::Received, _in_flight: in_flight }
+        Self {
+            snapshot,
+            revocations,
+            request_id: hex::encode(id),
+            received: Instant::now(),
+            state: State::Received,
+            trace: None,
+            limits: None,
+            place: None,
+            _in_flight: in_flight,
+        }
     }
 
     /// The request on its way, if it is.

@@ -2,6 +2,7 @@
 //! framework.
 
 mod admin;
+mod connections;
 mod exchange;
 mod hold;
 mod hygiene;
@@ -29,6 +30,7 @@ use pingora_runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::limits::memory::Memory;
 use crate::observe::metrics::Metrics;
 use crate::resolver::Resolver;
 use crate::snapshot::{Live, ServerSettings};
@@ -105,8 +107,9 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     if let Some(probes) = listeners.probes {
         spawn_http(probes, admin::probes(shown))?;
     }
-    let limits = Arc::<limits::Limits>::default();
-    tokio::spawn(keep_house(gateway.clone(), Arc::clone(&limits)));
+    limits::raise_descriptors(settings.limits.max_connections);
+    let buckets = Arc::<Memory>::default();
+    tokio::spawn(keep_house(gateway.clone(), Arc::clone(&buckets)));
 
     // Each worker keeps its connections: no stealing, no lock between them.
     let runtime = Runtime::new_no_steal(settings.threads, "proxy");
@@ -114,12 +117,17 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         live: Arc::clone(&gateway.live),
         metrics: Arc::clone(&gateway.metrics),
         resolver: Arc::clone(&gateway.resolver),
-        limits: Arc::clone(&limits),
+        buckets,
+        places: limits::Places::default(),
     };
     let name = listeners.proxy.local_addr()?.to_string();
     let mut fds = Fds::new();
     fds.add(name.clone(), listeners.proxy.into_raw_fd());
-    let strict = wire::Strict(Arc::new(http_proxy(&Arc::new(ServerConf::default()), proxy)));
+    let strict = wire::Strict {
+        proxy: Arc::new(http_proxy(&Arc::new(ServerConf::default()), proxy)),
+        live: Arc::clone(&gateway.live),
+        connections: Arc::new(connections::Connections::new(gateway.metrics.connections.clone())),
+    };
     let mut service = Service::new("proxy".to_owned(), strict);
     service.add_tcp(&name);
     let serving = runtime.get_handle().spawn(async move { service.start_service(Some(Arc::new(Mutex::new(fds))), closed, 1).await });
@@ -151,8 +159,8 @@ fn spawn_http(listener: TcpListener, router: axum::Router) -> std::io::Result<()
     Ok(())
 }
 
-/// Looks upstream names up again, forgets idle clients, and notices when the wall clock jumps.
-async fn keep_house(gateway: Gateway, limits: Arc<limits::Limits>) {
+/// Looks upstream names up again, forgets full buckets, and notices when the wall clock jumps.
+async fn keep_house(gateway: Gateway, buckets: Arc<Memory>) {
     let mut clock = clock::Watch::new();
     loop {
         if let Some(step) = clock.look() {
@@ -163,7 +171,9 @@ async fn keep_house(gateway: Gateway, limits: Arc<limits::Limits>) {
         if let Err(error) = gateway.resolver.resolve(&address).await {
             tracing::warn!(%error, address, "the upstream's name does not resolve; the last known addresses stay");
         }
-        limits.forget_idle();
+        if let Ok(now) = clock::read() {
+            buckets.forget(now);
+        }
         tokio::time::sleep(RESOLVE_EVERY).await;
     }
 }

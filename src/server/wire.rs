@@ -1,15 +1,17 @@
 //! Watches what clients send before the framework's parser reads it: that parser mends a broken request line and takes
 //! chunked framing that RFC 9112 §7.1 does not know, and none of its hooks sees the bytes (`threats` 24). Bytes are passed
-//! on as they are; from a body's first refused byte on, reading fails instead. Set up by [`super::serve`], asked by the proxy.
+//! on as they are; from a body's first refused byte on, reading fails instead. Watches the clock too: a connection has its
+//! place among others, and a client that is too slow loses it (`threats` 30). Set up by [`super::serve`], asked by the proxy.
 
 mod chunked;
 mod ending;
+mod pace;
 mod watcher;
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,25 +26,40 @@ use pingora::proxy::{HttpProxy, Session};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::connections::{Connections, Place};
 use super::proxy::Proxy;
+use crate::observe::metrics::Cut;
 use crate::reason::{Denied, Reason};
+use crate::snapshot::{Live, ServerLimits};
 use ending::Ending;
+use pace::{Pace, Slow};
 pub(super) use watcher::Head;
 use watcher::Watcher;
 
 /// The proxy, on connections that are watched.
-pub(super) struct Strict(pub(super) Arc<HttpProxy<Proxy>>);
+pub(super) struct Strict {
+    pub(super) proxy: Arc<HttpProxy<Proxy>>,
+    pub(super) live: Arc<Live>,
+    pub(super) connections: Arc<Connections>,
+}
 
 #[async_trait]
 impl ServerApp for Strict {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let stream = if watched(&stream).is_some() { stream } else { Box::new(Watched::new(stream)) };
-        self.0.process_new(stream, shutdown).await
+        let stream: Stream = if watched(&stream).is_some() {
+            stream
+        } else {
+            let limits = self.live.load().0.settings.server.limits;
+            let client = stream.get_socket_digest().and_then(|digest| digest.peer_addr()?.as_inet().map(std::net::SocketAddr::ip));
+            let place = self.connections.open(client, &limits)?; // one too many: dropped, and so closed
+            Box::new(Watched::new(stream, place, limits))
+        };
+        self.proxy.process_new(stream, shutdown).await
     }
 
     /// Closes idle connections.
     async fn cleanup(&self) {
-        self.0.cleanup().await;
+        self.proxy.cleanup().await;
     }
 }
 
@@ -53,7 +70,9 @@ impl ServerApp for Strict {
 pub(super) fn head(session: &Session) -> Result<Head, Denied> {
     let unwatched = || Denied::new(Reason::RequestMalformed, "the head was not watched");
     let h1 = session.as_downstream().as_http1().ok_or_else(unwatched)?;
-    let head = watched(h1.stream()).ok_or_else(unwatched)?.watcher.lock().next()?;
+    let connection = watched(h1.stream()).ok_or_else(unwatched)?;
+    connection.pace.lock().begin();
+    let head = connection.watcher.lock().next()?;
     // The framework read another head than we did, or mended it.
     if head.length == h1.get_headers_raw_bytes().len() { Ok(head) } else { Err(unwatched()) }
 }
@@ -65,16 +84,20 @@ pub(super) fn end_in_time(session: &Session, stream: Arc<super::stream::Stream>)
     }
 }
 
-/// The answer is over: its connection may be used again.
-pub(super) fn end_no_more(session: &Session) {
+/// The exchange is over: its connection may be used again.
+pub(super) fn end(session: &Session) {
     if let Some(watched) = session.as_downstream().as_http1().and_then(|h1| watched(h1.stream())) {
         *watched.ending.lock() = None;
+        watched.pace.lock().end();
     }
 }
 
-/// Why reading this request's body fails, if its framing is to blame.
+/// Why reading this request's body fails, if its framing or its pace is to blame.
 pub(super) fn broken(session: &Session) -> Option<Denied> {
     let watched = watched(session.as_downstream().as_http1()?.stream())?;
+    if watched.pace.lock().slow() == Some(Slow::Body) {
+        return Some(Reason::BodyTooSlow.into());
+    }
     let why = watched.watcher.lock().broken()?;
     Some(Denied::new(Reason::RequestMalformed, why))
 }
@@ -91,11 +114,14 @@ pub(super) struct Watched {
     watcher: Mutex<Watcher>,
     /// Set while a stream may have to be ended.
     ending: Mutex<Option<Ending>>,
+    pace: Mutex<Pace>,
+    place: Place,
 }
 
 impl Watched {
-    fn new(inner: Stream) -> Self {
-        Self { inner, watcher: Mutex::new(Watcher::new()), ending: Mutex::new(None) }
+    fn new(inner: Stream, place: Place, limits: ServerLimits) -> Self {
+        let pace = Mutex::new(Pace::new(limits));
+        Self { inner, watcher: Mutex::new(Watcher::new()), ending: Mutex::new(None), pace, place }
     }
 }
 
@@ -116,13 +142,29 @@ impl AsyncRead for Watched {
                 return Poll::Pending;
             }
         }
-        let watcher = this.watcher.get_mut();
+        let (pace, watcher) = (this.pace.get_mut(), this.watcher.get_mut());
+        let late = || Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client is too slow")));
+        if pace.slow().is_some() {
+            return late();
+        }
         let refused = |why| Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
         if let Some(why) = watcher.has_ended() {
             return refused(why);
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        let awaited = watcher.awaits();
+        match Pin::new(&mut this.inner).poll_read(cx, buffer) {
+            Poll::Ready(read) => read?,
+            Poll::Pending => {
+                let Some(slow) = pace.waits(cx, awaited) else { return Poll::Pending };
+                this.place.cut(match slow {
+                    Slow::Head => Cut::Header,
+                    Slow::Body => Cut::Body,
+                });
+                return late();
+            }
+        }
+        pace.comes(awaited, buffer.filled().len() - before);
         let passed = watcher.feed(buffer.filled().get(before..).unwrap_or_default());
         match watcher.has_ended() {
             Some(why) if passed == 0 => refused(why), // no bytes would mean the end of the stream
