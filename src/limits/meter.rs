@@ -297,10 +297,10 @@ mod tests {
     #[test]
     fn one_client_spends_a_twentieth_of_the_day_and_verified_callers_none_of_it() {
         let tenant = Tenant::new(vec![], 100);
-        assert_eq!(tenant.ask(1, None, true).1.unwrap().state, "\"anonymous\";r=4;t=51200");
+        assert_eq!(tenant.ask(1, None, true).1.unwrap().state, "\"anonymous\";r=4;t=35200");
         assert_eq!(tenant.times(1, None), 4);
         let (refused, fields) = tenant.ask(1, None, true);
-        assert_eq!((refused, fields.unwrap().retry_after), (Err(Reason::LimitReached), Some(51_200)), "until midnight");
+        assert_eq!((refused, fields.unwrap().retry_after), (Err(Reason::LimitReached), Some(35_200)), "until midnight");
         assert_eq!(tenant.times(1, Some("ada")), 1000);
         let others: usize = (2..=30).map(|client| tenant.times(client, None)).sum();
         assert_eq!(others, 95, "what the first client was refused is left for others");

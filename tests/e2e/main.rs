@@ -15,6 +15,7 @@ mod demo;
 mod forwarding;
 mod hostile;
 mod hygiene;
+mod limits;
 mod manual;
 mod operation;
 mod readme;
