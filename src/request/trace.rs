@@ -81,7 +81,9 @@ mod tests {
 
     fn of(values: &[&str]) -> Trace {
         let mut headers = HeaderMap::new();
-        values.iter().for_each(|value| drop(headers.append(TRACEPARENT, value.parse().unwrap())));
+        for value in values {
+            headers.append(TRACEPARENT, value.parse().unwrap());
+        }
         Trace::of(&headers, [0xab; 16], [0xcd; 8])
     }
 

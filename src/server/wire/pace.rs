@@ -89,9 +89,7 @@ impl Pace {
                 due
             }
             Awaited::Body if self.limits.body_min_rate > 0 => {
-                let waited = self.body.since.replace(now).map_or(Duration::ZERO, |since| now - since);
-                self.body.waited += waited;
-                if self.body.is_too_slow(&self.limits) {
+                if self.body.waits(now, &self.limits) {
                     self.slow = Some(Slow::Body);
                 }
                 now + tick(&self.limits)
@@ -104,15 +102,10 @@ impl Pace {
         self.slow
     }
 
-    /// Bytes came, and this was waited for before.
+    /// Bytes came, and this is what was waited for.
     pub(super) fn comes(&mut self, awaited: Awaited, bytes: usize) {
-        if awaited != Awaited::Body {
-            return;
-        }
-        self.body.bytes = self.body.bytes.saturating_add(bytes as u64);
-        // They may have lain there while nobody read: no more than a tick of that is the client's.
-        if let Some(since) = self.body.since.take() {
-            self.body.waited += since.elapsed().min(tick(&self.limits));
+        if awaited == Awaited::Body {
+            self.body.comes(Instant::now(), bytes, &self.limits);
         }
     }
 
@@ -128,8 +121,10 @@ impl Pace {
 }
 
 impl Body {
-    /// Judges a window that is over, and begins the next.
-    fn is_too_slow(&mut self, limits: &ServerLimits) -> bool {
+    /// Nothing is there now, so nothing came since it was last looked: says whether that is too little. Judges a window
+    /// that is over, and begins the next.
+    fn waits(&mut self, now: Instant, limits: &ServerLimits) -> bool {
+        self.waited += self.since.replace(now).map_or(Duration::ZERO, |since| now - since);
         if self.waited < limits.body_rate_window {
             return false;
         }
@@ -138,9 +133,69 @@ impl Body {
         (self.bytes, self.waited) = (0, Duration::ZERO);
         slow
     }
+
+    /// Bytes were there. They may have lain there while nobody read: no more than a tick of that is the client's.
+    fn comes(&mut self, now: Instant, bytes: usize, limits: &ServerLimits) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.waited += self.since.take().map_or(Duration::ZERO, |since| (now - since).min(tick(limits)));
+    }
 }
 
 /// How often a wait is looked at: a client that sends a byte now and then is seen between two of them.
 fn tick(limits: &ServerLimits) -> Duration {
     limits.body_rate_window / 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: ServerLimits = ServerLimits {
+        header_timeout: Duration::from_secs(10),
+        keepalive_timeout: Duration::from_secs(60),
+        keepalive_requests: 1000,
+        body_min_rate: 1024,
+        body_rate_window: Duration::from_secs(10),
+        send_timeout: Duration::from_secs(60),
+        max_connections: 1,
+        max_connections_per_client: 1,
+        max_in_flight: 1,
+    };
+
+    /// When a client is cut off that sends `bytes` every `every` milliseconds, read by one who looks at every tick and
+    /// whenever bytes come; `None` if it lasts for ten minutes.
+    fn lasts(bytes: usize, every: u64) -> Option<u64> {
+        let start = Instant::now();
+        let mut body = Body::default();
+        (1..600_000).find(|ms| {
+            let now = start + Duration::from_millis(*ms);
+            if ms % every == 0 {
+                body.comes(now, bytes, &LIMITS);
+            }
+            (ms % every == 0 || ms % 1000 == 0) && body.waits(now, &LIMITS)
+        })
+    }
+
+    #[test]
+    fn a_body_has_a_least_rate_however_it_is_cut_up() {
+        for (bytes, every) in [(0, 999_999), (1, 5000), (1, 900), (1, 20), (1023, 1000), (500, 500), (100, 100), (9000, 10_000)] {
+            let lasted = lasts(bytes, every).unwrap_or_else(|| panic!("{bytes} bytes every {every} ms live for ever"));
+            assert!((10_000..=21_000).contains(&lasted), "{bytes} bytes every {every} ms last {lasted} ms");
+        }
+        for (bytes, every) in [(1024, 1000), (600, 500), (21, 20), (11_000, 10_000), (5200, 5000)] {
+            assert_eq!(lasts(bytes, every), None, "{bytes} bytes every {every} ms");
+        }
+    }
+
+    #[test]
+    fn time_in_which_nobody_reads_is_not_the_clients() {
+        let start = Instant::now();
+        let mut body = Body::default();
+        for minute in 0..100 {
+            let looked = start + Duration::from_secs(60 * minute);
+            assert!(!body.waits(looked, &LIMITS), "in minute {minute}");
+            // The upstream was slow: the piece, which came at once, is read after a while.
+            body.comes(looked + Duration::from_secs(50), 2048, &LIMITS);
+        }
+    }
 }
