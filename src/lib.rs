@@ -1,4 +1,41 @@
-//! Doorward: a gateway that answers one question on every request: who is talking, and how do we know?
+//! Doorward: a gateway that stands in front of an AI chat backend and answers one question on every request: who is
+//! talking, and how do we know?
+//!
+//! ```text
+//!  bytes ──▶ server ──▶ request ──▶ admission::decide ──▶ assertion ──▶ upstream
+//!            (wire,     (one        (tenant, origin,      (strip what
+//!             hygiene)   reading)    token, policy)        is reserved, sign)
+//!                                        │
+//!                                        └──▶ reason ──▶ problem+json, metric, audit record, manual
+//! ```
+//!
+//! # Where to look
+//!
+//! | question | module |
+//! |---|---|
+//! | In which order is a request judged? | [`admission::decide`], top to bottom |
+//! | Why was it stopped? | [`reason`], the one table |
+//! | What did the client send, in its one reading? | [`request`] |
+//! | Is this token authentic, and what does it say? | [`token`]: formats prove bytes, [`token::claims`] judges them |
+//! | What are sessions bound to? | [`token::session`], re-judged in [`admission`] on every call |
+//! | What does a tenant ask? | [`tenant`], [`policy`]; vendors' conventions are data in `tenant/presets` |
+//! | What is the upstream told? | [`assertion`] |
+//! | How do bytes become a configuration, or every problem? | [`config`] |
+//! | What changes while it runs? | [`snapshot`], [`reload`], [`revocations`] |
+//! | What does the framework do, and what do we keep it from doing? | [`server`], the only code that names it |
+//! | What does an operator see? | [`observe`], [`manual`] |
+//! | What does the page load? | [`client`] |
+//!
+//! # What always holds
+//!
+//! - Only [`admission::decide`] makes an [`admission::Admitted`], and only an `Admitted` can be signed.
+//! - Only [`token::claims`] makes a [`token::claims::VerifiedSubject`]: no format can forget expiry.
+//! - Decisions are pure: time, rules and revocations are arguments; no I/O, no clock, no framework.
+//! - A request is judged by one [`snapshot::Snapshot`] from its head to its log line.
+//! - Reserved names are removed in every mode, on every path, in both directions, before ours are set.
+//! - Anything unclear is a denial with a reason.
+//!
+//! Modules import downwards only: see `manual::decisions::layers`, kept by a test.
 
 pub mod admission;
 pub mod assertion;

@@ -1,5 +1,7 @@
 //! Configuration: what loads, and what every diagnostic looks like.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::string_slice, clippy::panic)] // in a test a panic is the answer
+
 #[path = "config/any_bytes.rs"]
 mod any_bytes;
 #[path = "config/directory.rs"]

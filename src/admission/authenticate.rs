@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::identify::AllowedOrigin;
 use super::shown::Shown;
-use super::{Admitted, Caller, ClaimedId};
+use super::{Admitted, Caller, CallerSummary, ClaimedId, Refused};
 use crate::clock::UnixTime;
 use crate::policy::{Level, Mode, Requirement};
 use crate::reason::{Denied, Reason};
@@ -34,29 +34,36 @@ impl<'a> Authenticated<'a> {
         shown: Shown<'_>,
         revocations: &Revocations,
         now: UnixTime,
-    ) -> Result<Self, Denied> {
+    ) -> Result<Self, Refused> {
         let tenant = &page.known.tenant;
-        let judged = match (&page.known.session, tenant.mode, &shown.unread) {
-            (Some(session), Mode::Off, _) => by_session(session, page.parent.as_ref()).map(Judged::Caller),
+        let judged = match (&page.session, tenant.mode, &shown.unread) {
+            (Some(session), Mode::Off, _) => {
+                let caller = by_session(session, page.parent.as_ref()).map_err(Refused::from);
+                caller.map(|caller| match caller {
+                    verified @ Caller::Verified(..) => Judged::Caller(verified),
+                    // An id beside it counts as it does beside nothing: alone, or not at all.
+                    Caller::Claimed(_) | Caller::Anonymous => Judged::Caller(unproven(Some(session), &shown)),
+                })
+            }
             (None, Mode::Off, _) => Ok(Judged::Caller(shown.unproven())),
-            (_, _, Some(unread)) => Err(unread.clone()),
+            (_, _, Some(unread)) => Err(unread.clone().into()),
             (Some(session), _, None) => judge_session(tenant, session, page.parent.as_ref(), &shown),
             (None, _, None) => judge(tenant, &shown, revocations, now),
         };
         let (caller, would_deny, expired) = match judged {
             Ok(Judged::Caller(caller)) => (caller, None, false),
             Ok(Judged::Expired) => (Caller::Anonymous, None, true),
-            Err(why) if tenant.mode == Mode::Monitor => (unproven(page.known.session.as_ref(), &shown), Some(why), false),
-            Err(why) => return Err(why),
+            Err(refused) if tenant.mode == Mode::Monitor => (unproven(page.session.as_ref(), &shown), Some(refused.why), false),
+            Err(refused) => return Err(refused),
         };
         if page.origin.is_none() && tenant.missing_origin == MissingOrigin::Verified && caller.level() < Level::Verified {
-            return Err(Reason::OriginMissing.into());
+            return Err(Refused::of(caller.summary(), Reason::OriginMissing));
         }
         Ok(Self { page, caller, would_deny, expired })
     }
 
     /// Route policy, which follows the mode.
-    pub(super) fn admit(self, head: &RequestHead<'_>, now: UnixTime) -> Result<Admitted, Denied> {
+    pub(super) fn admit(self, head: &RequestHead<'_>, now: UnixTime) -> Result<Admitted, Refused> {
         let tenant = self.page.known.tenant;
         let requirement = tenant.policy.requirement(head.method, &head.path, head.upgrade);
         let caller = step_up(self.caller, &requirement, now);
@@ -65,11 +72,11 @@ impl<'a> Authenticated<'a> {
             Mode::Monitor | Mode::Enforce => unmet(&caller, &requirement, self.expired),
         };
         let would_deny = match (refused, tenant.mode) {
-            (Some(why), Mode::Enforce) => return Err(why),
+            (Some(why), Mode::Enforce) => return Err(Refused::of(caller.summary(), why)),
             (refused, _) => self.would_deny.or(refused),
         };
         let origin = self.page.origin.map(|o| o.as_str().to_owned());
-        let session = self.page.known.session;
+        let session = self.page.session;
         let step_up_ends_at = match &caller {
             Caller::Verified(_, Some(step_up)) if requirement.level == Level::SteppedUp => {
                 Some(step_up.at + requirement.max_age.as_secs_f64())
@@ -80,7 +87,8 @@ impl<'a> Authenticated<'a> {
     }
 }
 
-/// In `monitor`, who a caller is whose proof did not hold: somebody by their own word if exactly one id is asserted.
+/// Who a caller is whose proof does not count (`off`) or did not hold (`monitor`): somebody by their own word if exactly one
+/// id is asserted, in the session or beside it.
 fn unproven(session: Option<&Session>, shown: &Shown<'_>) -> Caller {
     let by_session = session.map(Session::grant).filter(|grant| grant.level == GrantLevel::Claimed).and_then(|grant| grant.sub.as_ref());
     match by_session {
@@ -98,12 +106,12 @@ pub(super) enum Judged {
     Expired,
 }
 
-pub(super) fn judge(tenant: &Tenant, shown: &Shown<'_>, revocations: &Revocations, now: UnixTime) -> Result<Judged, Denied> {
-    let Some(token) = &shown.token else { return judge_unproven(tenant, shown.unproven(), !shown.ids.is_empty()) };
+pub(super) fn judge(tenant: &Tenant, shown: &Shown<'_>, revocations: &Revocations, now: UnixTime) -> Result<Judged, Refused> {
+    let Some(token) = &shown.token else { return Ok(judge_unproven(tenant, shown.unproven(), !shown.ids.is_empty())?) };
     match verify(tenant, token, shown, revocations, now) {
         Ok(subject) => Ok(Judged::Caller(Caller::Verified(subject, None))),
-        Err(why) if why.reason == Reason::TokenExpired && tenant.on_expired == OnExpired::Anonymous => Ok(Judged::Expired),
-        Err(why) => Err(why),
+        Err(refused) if refused.why.reason == Reason::TokenExpired && tenant.on_expired == OnExpired::Anonymous => Ok(Judged::Expired),
+        Err(refused) => Err(refused),
     }
 }
 
@@ -119,14 +127,14 @@ fn by_session(session: &Session, parent: Option<&Arc<IdentityKey>>) -> Result<Ca
 }
 
 /// A session re-enters the decision table at its own level: a claimed one is an id without a token.
-fn judge_session(tenant: &Tenant, session: &Session, parent: Option<&Arc<IdentityKey>>, shown: &Shown<'_>) -> Result<Judged, Denied> {
-    let subject = session.grant().sub.as_deref();
-    if subject.is_some_and(|subject| shown.ids.iter().any(|id| id != subject)) {
-        return Err(Reason::SubjectMismatch.into());
+fn judge_session(tenant: &Tenant, session: &Session, parent: Option<&Arc<IdentityKey>>, shown: &Shown<'_>) -> Result<Judged, Refused> {
+    let caller = by_session(session, parent)?;
+    if caller.subject().is_some_and(|subject| shown.ids.iter().any(|id| id != subject)) {
+        return Err(Refused::of(caller.summary(), Reason::SubjectMismatch));
     }
-    match by_session(session, parent)? {
-        Caller::Anonymous => judge_unproven(tenant, shown.unproven(), !shown.ids.is_empty()),
-        claimed @ Caller::Claimed(_) => judge_unproven(tenant, claimed, true),
+    match caller {
+        Caller::Anonymous => Ok(judge_unproven(tenant, shown.unproven(), !shown.ids.is_empty())?),
+        claimed @ Caller::Claimed(_) => Ok(judge_unproven(tenant, claimed, true)?),
         verified @ Caller::Verified(..) => Ok(Judged::Caller(verified)),
     }
 }
@@ -140,7 +148,7 @@ fn judge_unproven(tenant: &Tenant, caller: Caller, has_id: bool) -> Result<Judge
 }
 
 /// Form, signature, claims, revocation, consistency: in this order.
-fn verify(tenant: &Tenant, token: &str, shown: &Shown<'_>, revocations: &Revocations, now: UnixTime) -> Result<VerifiedSubject, Denied> {
+fn verify(tenant: &Tenant, token: &str, shown: &Shown<'_>, revocations: &Revocations, now: UnixTime) -> Result<VerifiedSubject, Refused> {
     let name = match Form::of(token)? {
         Form::Hmac => FormatName::Hmac,
         Form::KartaV2 => FormatName::KartaV2,
@@ -148,22 +156,22 @@ fn verify(tenant: &Tenant, token: &str, shown: &Shown<'_>, revocations: &Revocat
         Form::Session => return Err(Reason::SessionInvalid.into()),
     };
     if !tenant.keys.all().iter().any(|key| key.formats.contains(&name)) {
-        return Err(Denied::new(Reason::TokenFormatRefused, name.as_str()));
+        return Err(Denied::new(Reason::TokenFormatRefused, name.as_str()).into());
     }
     if name == FormatName::Hmac && shown.ids.len() > 1 {
-        return Err(Denied::new(Reason::SubjectMismatch, "two differing ids beside an hmac token"));
+        return Err(Denied::new(Reason::SubjectMismatch, "two differing ids beside an hmac token").into());
     }
     let format = FORMATS.iter().find(|f| f.name() == name).ok_or(Reason::GatewayInternal)?;
     let authentic = format.authenticate(token, shown.asserted(), &tenant.keys, now)?;
     let subject = tenant.claims.accept(authentic, now)?;
     if revocations.secret(subject.key().fingerprint) {
-        return Err(Denied::new(Reason::TokenRevoked, "its secret"));
+        return Err(Denied::new(Reason::TokenRevoked, "its secret").into());
     }
     if revocations.subject(&tenant.id, subject.subject(), subject.issued_at()) {
-        return Err(Denied::new(Reason::TokenRevoked, "its subject"));
+        return Err(Denied::new(Reason::TokenRevoked, "its subject").into());
     }
     if shown.ids.iter().any(|id| id != subject.subject()) {
-        return Err(Reason::SubjectMismatch.into());
+        return Err(Refused::of(CallerSummary::verified(&subject), Reason::SubjectMismatch));
     }
     Ok(subject)
 }

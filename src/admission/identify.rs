@@ -15,33 +15,35 @@ use crate::request::origin::Origin;
 use crate::revocations::Revocations;
 use crate::tenant::{MissingOrigin, Place, Tenant};
 use crate::token::keys::IdentityKey;
-use crate::token::session::{Grant, GrantLevel, Session};
+use crate::token::session::{Grant, GrantLevel, Session, SignedSession};
 
 /// A tenant named by its embed key or a session, and by nothing that contradicts it.
 pub(super) struct KnownTenant {
     pub(super) tenant: Arc<Tenant>,
     /// The key that named it.
     pub(super) embed_key: String,
-    /// The session that the request carries.
-    pub(super) session: Option<Session>,
+    /// The session that the request carries, or why it is none: judged after the origin, with the tenant known.
+    pub(super) session: Option<Result<SignedSession, Denied>>,
     /// `Authorization: Bearer` holds the embed key or the session, so it is no identity token.
     pub(super) bearer_is_taken: bool,
 }
 
 impl KnownTenant {
-    pub(super) fn identify(head: &RequestHead<'_>, rules: Rules<'_>, now: UnixTime) -> Result<Self, Denied> {
-        Self::identify_with(None, head, rules, now)
+    pub(super) fn identify(head: &RequestHead<'_>, rules: Rules<'_>) -> Result<Self, Denied> {
+        Self::identify_with(None, head, rules)
     }
 
     /// The same, with an embed key that stood in the body of one of our own endpoints.
-    pub(super) fn identify_with(in_body: Option<&str>, head: &RequestHead<'_>, rules: Rules<'_>, now: UnixTime) -> Result<Self, Denied> {
+    pub(super) fn identify_with(in_body: Option<&str>, head: &RequestHead<'_>, rules: Rules<'_>) -> Result<Self, Denied> {
         let tenants = rules.tenants;
         let bearer = head.bearer()?;
         let carried = carried_session(head)?;
-        let session = carried.as_ref().map(|c| rules.sessions.read(c.token(), now)).transpose()?;
+        let mut session = carried.as_ref().map(|c| rules.sessions.authenticate(c.token()));
         let mut named = Named::default();
-        if let Some(session) = &session {
-            named.by_session(session.grant(), rules)?;
+        if let Some(Ok(signed)) = &session
+            && let Err(why) = named.by_session(signed.grant(), rules)
+        {
+            session = Some(Err(why));
         }
         let bearer_is_key = bearer.is_some_and(|b| tenants.by_key(b).is_some());
         if let Some(key) = bearer.filter(|b| bearer_is_key || (session.is_none() && EmbedKey::parse(b).is_ok())) {
@@ -55,7 +57,11 @@ impl KnownTenant {
                 named.by_key(&key, tenants.by_key(&key).filter(|t| t.places.embed_key.contains(place)))?;
             }
         }
-        let (embed_key, tenant) = named.settle()?;
+        let (embed_key, tenant) = match (named.settle(), &session) {
+            // A forged session names nobody, and nothing else does either.
+            (Err(_), Some(Err(why))) => return Err(why.clone()),
+            (settled, _) => settled?,
+        };
         if in_body.is_some_and(|other| other != embed_key) {
             return Err(Reason::EmbedKeyAmbiguous.into());
         }
@@ -64,8 +70,10 @@ impl KnownTenant {
                 return Err(Reason::EmbedKeyAmbiguous.into());
             }
         }
-        if matches!(carried, Some(Carried::Query(_))) {
-            refuse_query(head, &tenant)?;
+        if matches!(carried, Some(Carried::Query(_)))
+            && let Err(why) = refuse_query(head, &tenant)
+        {
+            session = Some(Err(why));
         }
         let bearer_is_taken = bearer_is_key || matches!(carried, Some(Carried::Bearer(_)));
         let known = Self { tenant, embed_key, session, bearer_is_taken };
@@ -92,12 +100,14 @@ struct Named {
 }
 
 impl Named {
-    /// A session names its tenant by the embed key it was minted with: one that is gone, or is another tenant's now, ends it.
+    /// A session that we signed names its tenant. The embed key it was minted with ends it where that is gone, or is another
+    /// tenant's now.
     fn by_session(&mut self, grant: &Grant, rules: Rules<'_>) -> Result<(), Denied> {
-        let tenant = rules.tenants.by_key(&grant.embed_key).filter(|t| t.id == grant.tenant);
-        let tenant = tenant.ok_or(Denied::new(Reason::SessionRevoked, "its embed key"))?;
+        let revoked = |what: &'static str| Denied::new(Reason::SessionRevoked, what);
+        let tenant = rules.tenants.by_id(&grant.tenant).ok_or(revoked("its tenant"))?;
         self.found = Some((grant.embed_key.clone(), Arc::clone(tenant)));
-        Ok(())
+        let minted_with = rules.tenants.by_key(&grant.embed_key).filter(|owner| owner.id == grant.tenant);
+        minted_with.map(|_| ()).ok_or(revoked("its embed key"))
     }
 
     fn by_key(&mut self, key: &str, tenant: Option<&Arc<Tenant>>) -> Result<(), Denied> {
@@ -173,28 +183,30 @@ pub(super) fn read<'a>(head: &RequestHead<'a>, place: &Place) -> Result<Option<C
 pub(super) struct AllowedOrigin<'a> {
     pub(super) known: KnownTenant,
     pub(super) origin: Option<Origin<'a>>,
+    pub(super) session: Option<Session>,
     /// The live key behind a verified session.
     pub(super) parent: Option<Arc<IdentityKey>>,
 }
 
 impl<'a> AllowedOrigin<'a> {
-    pub(super) fn allow(known: KnownTenant, head: &RequestHead<'a>, revocations: &Revocations, now: UnixTime) -> Result<Self, Denied> {
+    pub(super) fn allow(mut known: KnownTenant, head: &RequestHead<'a>, revocations: &Revocations, now: UnixTime) -> Result<Self, Denied> {
         match head.origin {
             Some(origin) if !known.tenant.allows(origin) => return Err(Reason::OriginNotAllowed.into()),
             None if known.tenant.missing_origin == MissingOrigin::Deny => return Err(Reason::OriginMissing.into()),
             Some(_) | None => {}
         }
-        let parent = match &known.session {
+        let session = known.session.take().transpose()?.map(|signed| signed.accept(now)).transpose()?;
+        let parent = match &session {
             Some(session) => still_good(session.grant(), &known.tenant, head.origin, revocations, now)?,
             None => None,
         };
-        Ok(Self { origin: head.origin, known, parent })
+        Ok(Self { origin: head.origin, known, session, parent })
     }
 }
 
 /// Nothing outlives its parent (`threats` 13): the session's origin, its own revocation, and the secret behind it, on every
 /// call.
-pub(super) fn still_good(
+fn still_good(
     grant: &Grant,
     tenant: &Tenant,
     origin: Option<Origin<'_>>,

@@ -1,5 +1,5 @@
 //! THE order of checks. [`decide`] is a synchronous function: no I/O, no clock, no framework, and pure but for the
-//! [`Meter`], which counts (decision record 0007). It walks states that
+//! [`Meter`], which counts (decision record 0011). It walks states that
 //! only the state before can make (`KnownTenant` → `AllowedOrigin` → `Authenticated` → [`Admitted`]), so the order cannot
 //! change without changing types. Called by the server for every request; only an [`Admitted`] can be signed.
 
@@ -81,6 +81,51 @@ pub struct Denial {
     pub tenant: Option<Arc<Tenant>>,
     /// The origin whose page may read the answer.
     pub readable_by: Option<String>,
+    /// Who was denied, where that was known by then: for the audit record, never for the answer.
+    pub caller: Option<CallerSummary>,
+}
+
+/// Who was talking, for the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerSummary {
+    /// How sure we were.
+    pub level: Level,
+    /// The subject: verified or claimed, by the level.
+    pub subject: Option<String>,
+    /// The id of the secret that verified it.
+    pub secret: Option<String>,
+}
+
+impl CallerSummary {
+    fn verified(subject: &VerifiedSubject) -> Self {
+        let secret = Some(subject.key().id.clone());
+        Self { level: Level::Verified, subject: Some(subject.subject().to_owned()), secret }
+    }
+}
+
+/// A stop on the way, with the caller where it was known by then.
+#[derive(Debug)]
+struct Refused {
+    why: Denied,
+    caller: Option<Box<CallerSummary>>,
+}
+
+impl Refused {
+    fn of(caller: CallerSummary, why: impl Into<Denied>) -> Self {
+        Self { why: why.into(), caller: Some(Box::new(caller)) }
+    }
+}
+
+impl From<Denied> for Refused {
+    fn from(why: Denied) -> Self {
+        Self { why, caller: None }
+    }
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Denied::from(reason).into()
+    }
 }
 
 /// The answer of one of the gateway's own endpoints: a 200 with a JSON body, never stored by anybody.
@@ -90,8 +135,8 @@ pub struct OwnAnswer {
     pub body: Value,
     /// Whose.
     pub tenant: Arc<Tenant>,
-    /// The level that was proven or granted.
-    pub level: Level,
+    /// Who was proven, or whom a token was granted.
+    pub caller: CallerSummary,
     /// The origin whose page may read it.
     pub readable_by: Option<String>,
 }
@@ -132,6 +177,25 @@ impl Caller {
     /// The verified subject, where there is one.
     pub fn verified(&self) -> Option<&VerifiedSubject> {
         if let Self::Verified(subject, _) = self { Some(subject) } else { None }
+    }
+
+    /// The subject, verified or claimed.
+    pub fn subject(&self) -> Option<&str> {
+        match self {
+            Self::Anonymous => None,
+            Self::Claimed(id) => Some(id.as_str()),
+            Self::Verified(subject, _) => Some(subject.subject()),
+        }
+    }
+
+    /// The id of the secret that verified it.
+    pub fn secret(&self) -> Option<&str> {
+        self.verified().map(|subject| subject.key().id.as_str())
+    }
+
+    fn summary(&self) -> CallerSummary {
+        let (subject, secret) = (self.subject().map(str::to_owned), self.secret().map(str::to_owned));
+        CallerSummary { level: self.level(), subject, secret }
     }
 }
 
@@ -182,19 +246,20 @@ pub fn decide(head: &RequestHead<'_>, body: Body<'_>, rules: Rules<'_>, now: Uni
     if let Some(decision) = own::decide(head, body, rules, now) {
         return decision;
     }
-    let known = match KnownTenant::identify(head, rules, now) {
+    let known = match KnownTenant::identify(head, rules) {
         Ok(known) => known,
         Err(why) => return Decision::Deny(unknown(why, head.origin, rules.tenants)),
     };
     let tenant = Arc::clone(&known.tenant);
-    let walk = || {
+    let walk = || -> Result<Option<Admitted>, Refused> {
         rules.meter.arrive(met(&tenant), &known.embed_key, head, now)?; // before any token is looked at
         let page = AllowedOrigin::allow(known, head, rules.revocations, now)?;
         let Some(shown) = Shown::collect(&page, head, body)? else { return Ok(None) };
         let authenticated = Authenticated::authenticate(page, shown, rules.revocations, now)?;
         let admitted = authenticated.admit(head, now)?;
         let subject = admitted.caller.verified().map(VerifiedSubject::subject);
-        rules.meter.pass(met(&tenant), subject, true, head, now)?; // last: what is denied is not charged
+        let passed = rules.meter.pass(met(&tenant), subject, true, head, now); // last: what is denied is not charged
+        passed.map_err(|why| Refused::of(admitted.caller.summary(), why))?;
         Ok(Some(admitted))
     };
     match walk() {
@@ -212,13 +277,14 @@ fn met(tenant: &Tenant) -> Met<'_> {
 /// A stop before any tenant was known: readable by any tenant's pages.
 pub fn unknown(why: Denied, origin: Option<Origin<'_>>, tenants: &Tenants) -> Denial {
     let readable_by = origin.filter(|o| tenants.any_allows(*o)).map(|o| o.as_str().to_owned());
-    Denial { why, tenant: None, readable_by }
+    Denial { why, tenant: None, readable_by, caller: None }
 }
 
 /// A stop afterwards: readable by this tenant's pages only.
-fn denied(why: Denied, head: &RequestHead<'_>, tenant: Arc<Tenant>) -> Denial {
+fn denied(refused: Refused, head: &RequestHead<'_>, tenant: Arc<Tenant>) -> Denial {
     let readable_by = head.origin.filter(|o| tenant.allows(*o)).map(|o| o.as_str().to_owned());
-    Denial { why, tenant: Some(tenant), readable_by }
+    let caller = refused.caller.map(|caller| *caller);
+    Denial { why: refused.why, tenant: Some(tenant), readable_by, caller }
 }
 
 fn preflight(head: &RequestHead<'_>, tenants: &Tenants) -> Decision {

@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 use super::authenticate::{Judged, judge};
 use super::identify::{AllowedOrigin, KnownTenant};
 use super::shown::Shown;
-use super::{Body, Caller, Decision, OwnAnswer, Rules, denied, met, unknown};
+use super::{Body, Caller, CallerSummary, Decision, OwnAnswer, Refused, Rules, denied, met, unknown};
 use crate::clock::UnixTime;
 use crate::json;
 use crate::policy::{Audience, Level, Mode};
@@ -18,6 +18,7 @@ use crate::request::RequestHead;
 use crate::request::origin::Origin;
 use crate::tenant::{Endpoint, MissingOrigin, Tenant};
 use crate::token::FormatName;
+use crate::token::claim_values::usable_subject;
 use crate::token::claims::VerifiedSubject;
 use crate::token::keys::Material;
 use crate::token::mint;
@@ -37,7 +38,7 @@ pub(super) fn decide(head: &RequestHead<'_>, body: Body<'_>, rules: Rules<'_>, n
         Ok(None) => return Some(Decision::NeedBody),
         Err(why) => return Some(Decision::Deny(unknown(why, head.origin, rules.tenants))),
     };
-    let known = match identify(endpoint, &members, head, rules, now) {
+    let known = match identify(endpoint, &members, head, rules) {
         Ok(known) => known,
         Err(why) => return Some(Decision::Deny(unknown(why, head.origin, rules.tenants))),
     };
@@ -46,7 +47,7 @@ pub(super) fn decide(head: &RequestHead<'_>, body: Body<'_>, rules: Rules<'_>, n
         return None;
     }
     if let Err(why) = rules.meter.arrive(met(&tenant), &known.embed_key, head, now) {
-        return Some(Decision::Deny(denied(why, head, tenant)));
+        return Some(Decision::Deny(denied(why.into(), head, tenant)));
     }
     let answer = || match endpoint {
         Endpoint::SessionTokens => session_tokens(known, &members, head, rules, now),
@@ -56,15 +57,18 @@ pub(super) fn decide(head: &RequestHead<'_>, body: Body<'_>, rules: Rules<'_>, n
         Endpoint::UserToken => user_token(&known.tenant, &members, head, now),
     };
     Some(match answer() {
-        Ok((body, level)) => {
+        Ok((body, caller)) => {
             let readable_by = head.origin.map(|o| o.as_str().to_owned()); // allowed by now
-            Decision::Own(OwnAnswer { body, tenant, level, readable_by })
+            Decision::Own(OwnAnswer { body, tenant, caller, readable_by })
         }
-        Err(why) => Decision::Deny(denied(why, head, tenant)),
+        Err(refused) => Decision::Deny(denied(refused, head, tenant)),
     })
 }
 
 type Members = Map<String, Value>;
+
+/// The answer's body, and who was proven or given a token.
+type Answered = Result<(Value, CallerSummary), Refused>;
 
 /// The members of the JSON body; `None` when it must be read first.
 fn members(endpoint: Endpoint, head: &RequestHead<'_>, body: Body<'_>) -> Result<Option<Members>, Denied> {
@@ -95,9 +99,9 @@ fn text(members: &Members, name: &str) -> Result<Option<String>, Denied> {
     }
 }
 
-fn identify(endpoint: Endpoint, members: &Members, head: &RequestHead<'_>, rules: Rules<'_>, now: UnixTime) -> Result<KnownTenant, Denied> {
+fn identify(endpoint: Endpoint, members: &Members, head: &RequestHead<'_>, rules: Rules<'_>) -> Result<KnownTenant, Denied> {
     if endpoint != Endpoint::UserToken {
-        let known = KnownTenant::identify_with(text(members, "embed_key")?.as_deref(), head, rules, now)?;
+        let known = KnownTenant::identify_with(text(members, "embed_key")?.as_deref(), head, rules)?;
         for name in ["projectId", "productId"] {
             if let Some(name) = text(members, name)? {
                 known.refuse_other_name(&name)?;
@@ -119,16 +123,10 @@ fn identify(endpoint: Endpoint, members: &Members, head: &RequestHead<'_>, rules
 }
 
 /// Karta: `{"embed_key", "user_id"?, "identity_token"?}` → `{"token", "expires_in"}`.
-fn session_tokens(
-    known: KnownTenant,
-    members: &Members,
-    head: &RequestHead<'_>,
-    rules: Rules<'_>,
-    now: UnixTime,
-) -> Result<(Value, Level), Denied> {
+fn session_tokens(known: KnownTenant, members: &Members, head: &RequestHead<'_>, rules: Rules<'_>, now: UnixTime) -> Answered {
     let (token, id) = (text(members, "identity_token")?, text(members, "user_id")?);
     let (caller, minted) = grant(known, token.as_deref(), id.as_deref(), head, rules, now)?;
-    Ok((json!({ "token": minted.token, "expires_in": minted.expires_in }), caller.level()))
+    Ok((json!({ "token": minted.token, "expires_in": minted.expires_in }), caller.summary()))
 }
 
 /// Agentic Trust: `{userId, hmac}` or `{token}` → `{"verified": true, "user": {…}}`. Email and name beside an hmac are
@@ -140,7 +138,7 @@ fn identity(
     head: &RequestHead<'_>,
     rules: Rules<'_>,
     now: UnixTime,
-) -> Result<(Value, Level), Denied> {
+) -> Answered {
     let token = text(members, token_member)?.ok_or(Denied::new(Reason::TokenMissing, token_member))?;
     let id = text(members, "userId")?;
     let (caller, minted) = grant(known, Some(&token), id.as_deref(), head, rules, now)?;
@@ -155,23 +153,23 @@ fn identity(
         (None, Some(members)) => drop(members.insert("verified".to_owned(), json!(false))),
         (_, None) => {}
     }
-    Ok((answer, caller.level()))
+    Ok((answer, caller.summary()))
 }
 
 /// Karta: theme and flags by embed key and origin; never the origin list.
-fn embed_config(known: KnownTenant, head: &RequestHead<'_>, rules: Rules<'_>, now: UnixTime) -> Result<(Value, Level), Denied> {
+fn embed_config(known: KnownTenant, head: &RequestHead<'_>, rules: Rules<'_>, now: UnixTime) -> Answered {
     let page = AllowedOrigin::allow(known, head, rules.revocations, now)?;
     let tenant = &page.known.tenant;
     rules.meter.pass(met(tenant), None, false, head, now)?;
     let mut config = tenant.endpoints.embed_config.clone();
     let users_only = tenant.policy.audience == Audience::Users;
     config.insert("identity_required".to_owned(), json!(users_only && tenant.mode == Mode::Enforce));
-    Ok((Value::Object(config), Level::Anonymous))
+    Ok((Value::Object(config), Caller::Anonymous.summary()))
 }
 
 /// Widgent's other edition: `{productId, verificationSecret, userId, name?, metadata?}` → `{token}`, an identity JWT of at
 /// most an hour, signed with the tenant's own identity secret. For servers only.
-fn user_token(tenant: &Tenant, members: &Members, head: &RequestHead<'_>, now: UnixTime) -> Result<(Value, Level), Denied> {
+fn user_token(tenant: &Tenant, members: &Members, head: &RequestHead<'_>, now: UnixTime) -> Answered {
     if head.is_from_a_page() {
         return Err(Reason::OriginUnexpected.into());
     }
@@ -181,9 +179,10 @@ fn user_token(tenant: &Tenant, members: &Members, head: &RequestHead<'_>, now: U
         return Err(Reason::VerificationSecretInvalid.into());
     }
     let user = text(members, "userId")?.ok_or(Denied::new(Reason::SubjectMissing, "no userId"))?;
+    usable_subject(&user)?;
     let subject_claim = tenant.claims.subject.first().map_or("sub", String::as_str);
     let mut claims = Map::new();
-    claims.insert(subject_claim.to_owned(), json!(user));
+    claims.insert(subject_claim.to_owned(), json!(&user));
     for name in ["name", "email", "metadata"] {
         if let Some(value) = members.get(name).filter(|v| !v.is_null()) {
             claims.insert(name.to_owned(), value.clone());
@@ -196,12 +195,12 @@ fn user_token(tenant: &Tenant, members: &Members, head: &RequestHead<'_>, now: U
     let signed = tenant.keys.live(FormatName::Jwt, now).find_map(|key| match key.material() {
         Material::Secret { decoding, .. } => {
             let secret = decoding.try_get_as_bytes().ok()?;
-            mint::jwt(secret, key.algorithm, key.kid.as_deref(), &claims).ok()
+            Some((mint::jwt(secret, key.algorithm, key.kid.as_deref(), &claims).ok()?, Some(key.id.clone())))
         }
         Material::Public { .. } => None,
     });
-    let token = signed.ok_or(Denied::new(Reason::GatewayInternal, "the tenant has no shared secret of format jwt"))?;
-    Ok((json!({ "token": token }), Level::Verified))
+    let (token, secret) = signed.ok_or(Denied::new(Reason::GatewayInternal, "the tenant has no shared secret of format jwt"))?;
+    Ok((json!({ "token": token }), CallerSummary { level: Level::Verified, subject: Some(user), secret }))
 }
 
 /// Judges what was shown as the data plane would, and mints a session at that level. A bad token fails the mint in monitor
@@ -213,7 +212,7 @@ fn grant(
     head: &RequestHead<'_>,
     rules: Rules<'_>,
     now: UnixTime,
-) -> Result<(Caller, Minted), Denied> {
+) -> Result<(Caller, Minted), Refused> {
     let page = AllowedOrigin::allow(known, head, rules.revocations, now)?;
     let tenant = &page.known.tenant;
     let shown = Shown::given(tenant, token, id)?;
@@ -229,13 +228,14 @@ fn grant(
     };
     let unverified = caller.level() < Level::Verified;
     if unverified && page.origin.is_none() && tenant.missing_origin == MissingOrigin::Verified {
-        return Err(Reason::OriginMissing.into());
+        return Err(Refused::of(caller.summary(), Reason::OriginMissing));
     }
     if unverified && tenant.mode == Mode::Enforce && tenant.policy.audience == Audience::Users {
-        return Err(Denied::new(Reason::TokenMissing, "the audience is users"));
+        return Err(Refused::of(caller.summary(), Denied::new(Reason::TokenMissing, "the audience is users")));
     }
     // The anonymous day is for what goes upstream.
-    rules.meter.pass(met(tenant), caller.verified().map(VerifiedSubject::subject), false, head, now)?;
+    let passed = rules.meter.pass(met(tenant), caller.verified().map(VerifiedSubject::subject), false, head, now);
+    passed.map_err(|why| Refused::of(caller.summary(), why))?;
     let minted = rules.sessions.mint(&granted(&caller, &page, rules, now))?;
     Ok((caller, minted))
 }

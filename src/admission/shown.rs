@@ -59,7 +59,7 @@ impl<'a> Shown<'a> {
         for id in fields.of(Purpose::AssertedId) {
             shown.add_id(tenant, id);
         }
-        if page.known.session.is_some() && shown.token.is_some() {
+        if page.session.is_some() && shown.token.is_some() {
             return Err(Denied::new(Reason::CredentialAmbiguous, "a session and an identity token"));
         }
         Ok(Some(shown))

@@ -38,9 +38,9 @@ impl Check {
                 ExitCode::SUCCESS
             }
             Err(problems) => {
-                let count = problems.rendered.len();
-                let what = if count == 1 { "problem" } else { "problems" };
-                drop(writeln!(err, "{problems}\n\n{}: {count} {what}", self.config.display()));
+                let (errors, warnings) = (problems.errors, problems.rendered.len() - problems.errors);
+                let besides = if warnings == 0 { String::new() } else { format!(", {}", many(warnings, "warning")) };
+                drop(writeln!(err, "{problems}\n\n{}: {}{besides}", self.config.display(), many(errors, "problem")));
                 ExitCode::from(2)
             }
         }
@@ -64,9 +64,12 @@ pub fn summary(loaded: &Loaded) -> String {
             line(&mut text, format_args!("  secret {}  {}  fingerprint {}", key.id, key.what, key.fingerprint));
         }
     }
-    let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     line(&mut text, format_args!("ok: {}, {}", many(tenants.len(), "tenant"), many(loaded.warnings.len(), "warning")));
     text
+}
+
+fn many(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn described(tenant: &Tenant) -> String {

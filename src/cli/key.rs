@@ -14,7 +14,7 @@ use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
-use super::secret::{fail, print, random};
+use super::secret::{fail, print, print_secret, random};
 use crate::secret::KeyBytes;
 
 /// Make the keys with which the gateway signs what it tells the upstream
@@ -79,14 +79,12 @@ enum AlgorithmArg {
 impl KeyArgs {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
-        let made = match &self.command {
-            KeyCommand::New(new) => new.make(),
-            KeyCommand::Jwks(jwks) => jwks.document().map(|document| (format!("{document:#}"), String::new())),
+        let done = match &self.command {
+            KeyCommand::New(new) if new.algorithm == AlgorithmArg::Hs256 => new.make().map(|(secret, note)| print_secret(&secret, &note)),
+            KeyCommand::New(new) => new.make().map(|(jwk, note)| print(&jwk, &note)),
+            KeyCommand::Jwks(jwks) => jwks.document().map(|document| print(&format!("{document:#}"), "")),
         };
-        match made {
-            Ok((result, note)) => print(&result, &note),
-            Err(why) => fail(&why),
-        }
+        done.unwrap_or_else(|why| fail(&why))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `doorward secret new`, and the arguments by which other commands name secrets. Prints new key material to standard output
 //! and nothing else there; what to do with it goes to standard error.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,8 +26,8 @@ enum SecretCommand {
 
 /// Print a new random secret
 ///
-/// The secret alone goes to standard output, so it can be piped into a file or a secret store; its fingerprint and the line
-/// for the configuration go to standard error.
+/// The secret alone goes to standard output, without a newline unless that is a terminal, so it can be piped into a file or
+/// a secret store; its fingerprint and the line for the configuration go to standard error.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   doorward secret new                              43 characters, used as they stand (encoding = \"text\")
@@ -94,7 +94,7 @@ impl SecretArgs {
     pub fn run(self) -> ExitCode {
         let SecretCommand::New(new) = self.command;
         match new.make() {
-            Ok((text, note)) => print(&text, &note),
+            Ok((text, note)) => print_secret(&text, &note),
             Err(why) => fail(&why),
         }
     }
@@ -137,6 +137,18 @@ pub(super) fn print(result: &str, note: &str) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match writeln!(std::io::stdout(), "{}", result.trim_end_matches('\n')) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The same for a secret. In a file or a pipe it stands alone: a newline would be part of it for some readers and not for
+/// others. A terminal gets one, for the prompt that follows.
+pub(super) fn print_secret(secret: &str, note: &str) -> ExitCode {
+    let _ = write!(std::io::stderr(), "{note}");
+    let mut out = std::io::stdout();
+    let end = if out.is_terminal() { "\n" } else { "" };
+    match write!(out, "{secret}{end}").and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

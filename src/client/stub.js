@@ -3,7 +3,7 @@
  * your own origin or inline under a CSP hash, and load /doorward.js with `async`.
  */
 (() => {
-  if (window.doorward) return;
+  if (window.doorward?.init) return; // an element of this id would stand there too, so: the method
   const q = [];
   const later = (method) => (...args) => new Promise((resolve, reject) => q.push([method, args, resolve, reject]));
   const methods = 'init identify setIdentityTokenFetcher onIdentityExpired user fetch socket logout'.split(' ');

@@ -97,7 +97,11 @@ impl<'u> Context<'u> {
             Ok(text) => Some(text),
             Err(why) => {
                 let title = format!("cannot read {}: {why}", path.display());
-                let help = "relative paths start at the configuration file's directory; the process needs read permission";
+                let help = if named_at.document.is_read {
+                    "relative paths start at the configuration file's directory; the process needs read permission"
+                } else {
+                    "give the configuration file with -c; conf/doorward.toml is one with every key explained"
+                };
                 self.report(Diagnostic::new(Code::Unreadable, named_at, title).help(help));
                 None
             }

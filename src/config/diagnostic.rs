@@ -1,5 +1,5 @@
 //! What can be wrong with a configuration: one table of stable codes, and how a problem is shown. Decides nothing; the
-//! readers record, [`crate::config::load`] sorts and renders. Secrets are never shown: see [`Document::mask`].
+//! readers record, [`crate::config::load`] sorts and renders. Secrets are never shown: see `Document::mask`.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -96,12 +96,19 @@ pub(super) struct Document {
     pub(super) text: String,
     /// Sorts diagnostics: the main file comes first.
     pub(super) order: usize,
+    /// Whether there is a text to show.
+    pub(super) is_read: bool,
     masked: RefCell<Vec<Range<usize>>>,
 }
 
 impl Document {
     pub(super) fn new(name: impl Into<String>, text: impl Into<String>, order: usize) -> Rc<Self> {
-        Rc::new(Self { name: name.into(), text: text.into(), order, masked: RefCell::default() })
+        Rc::new(Self { name: name.into(), text: text.into(), order, is_read: true, masked: RefCell::default() })
+    }
+
+    /// The main file, before it could be read.
+    pub(super) fn unread(name: impl Into<String>) -> Rc<Self> {
+        Rc::new(Self { name: name.into(), text: String::new(), order: 0, is_read: false, masked: RefCell::default() })
     }
 
     /// Hides these bytes wherever the document is shown: somebody wrote a secret where its source belongs.
@@ -206,7 +213,7 @@ pub(super) fn render(diagnostic: &Diagnostic, look: Look) -> String {
         }
     }
     let title = level.primary_title(printable(&diagnostic.title)).id(diagnostic.code.as_str());
-    let mut group: Group<'_> = title.element(primary);
+    let mut group: Group<'_> = if here.document.is_read { title.element(primary) } else { Group::with_title(title) };
     if let Some(elsewhere) = elsewhere {
         group = group.element(elsewhere);
     }

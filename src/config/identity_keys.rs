@@ -33,6 +33,9 @@ pub(super) struct Shared<'t> {
 pub(super) fn formats(tenant: &Table<'_>) -> Vec<FormatName> {
     let host_generated = tenant.get::<bool>("host_generated_subjects");
     let mut formats: Vec<_> = tenant.list::<FormatName>("formats").unwrap_or_default().into_iter().map(|f| f.value).collect();
+    if tenant.is_partial() {
+        return FormatName::ALL.to_vec(); // the preset would say
+    }
     let together = host_generated.as_ref().is_some_and(|h| h.value);
     if !together {
         formats.truncate(1);

@@ -98,8 +98,10 @@ pub struct RefusedFile {
 /// Every problem of a configuration, rendered for a terminal.
 #[derive(Debug)]
 pub struct Problems {
-    /// Rendered diagnostics, in file order.
+    /// Rendered diagnostics, in file order, warnings included.
     pub rendered: Vec<String>,
+    /// How many of them are errors.
+    pub errors: usize,
     /// What was read all the same: what to watch for the repair.
     pub files: Files,
 }
@@ -160,7 +162,10 @@ fn run(path: &Path, generation: u64, usage: UsageOf<'_>, look: Look, before: Opt
             });
             Ok(Loaded { snapshot, warnings, files, keys, known, refused: refused.collect() })
         }
-        _ => Err(Problems { rendered: problems.iter().map(|(_, d)| render(d, look)).collect(), files }),
+        _ => {
+            let errors = problems.iter().filter(|(_, d)| d.code.severity() == Severity::Error).count();
+            Err(Problems { rendered: problems.iter().map(|(_, d)| render(d, look)).collect(), errors, files })
+        }
     }
 }
 
@@ -169,8 +174,7 @@ type Refused = (usize, PathBuf, Option<Arc<Tenant>>);
 
 /// `None` only where a problem was recorded.
 fn snapshot(cx: &Context<'_>, path: &Path, generation: u64, before: Option<&Tenants>) -> Option<(Snapshot, Vec<Refused>)> {
-    let empty = Document::new(path.display().to_string(), "", 0);
-    let text = cx.text(path, start_of(&empty))?;
+    let text = cx.text(path, start_of(&Document::unread(path.display().to_string())))?;
     let document = Document::new(path.display().to_string(), text, 0);
     let parsed = parse(cx, &document)?;
     let presets = preset::parsed();

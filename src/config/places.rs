@@ -28,7 +28,9 @@ pub(super) fn places(tenant: &Table<'_>) -> Places {
     refuse_double_use(&table, &body);
     places.body = body.into_iter().map(|b| b.value).collect();
     places.body_paths = table.list::<PathPattern>("body_paths").unwrap_or_default().into_iter().map(|p| p.value).collect();
-    refuse_useless_hold(&table, &places);
+    if !table.is_partial() {
+        refuse_useless_hold(&table, &places);
+    }
     table.finish();
     places
 }

@@ -53,11 +53,9 @@ pub(super) fn endpoints(tenant: &Table<'_>) -> Endpoints {
     let table = tenant.table("endpoints");
     let mut paths = Vec::new();
     for (endpoint, key) in Endpoint::ALL {
-        if table.word(key) == Some("") {
-            table.get::<String>(key); // "" turns a preset's endpoint off
-        } else if let Some(path) = table.get::<PathPattern>(key) {
-            paths.push((endpoint, path.value));
-        }
+        // "" turns a preset's endpoint off.
+        let path = if table.word(key) == Some("") { None } else { table.get::<PathPattern>(key) };
+        paths.extend(path.map(|path| (endpoint, path.value)));
     }
     table.finish();
     let secret = tenant.table("verification_secret").sensitive();

@@ -36,6 +36,8 @@ pub(super) struct Table<'t> {
     sensitive: bool,
     /// Something else stands in its place, which was said: what it lacks is not.
     misshapen: bool,
+    /// The table that it should lie over is not known, which was said: what could stand there is not missed.
+    partial: bool,
 }
 
 /// A value of a table, with all that a complaint about it needs.
@@ -72,13 +74,24 @@ impl<'t> Table<'t> {
     }
 
     fn new(cx: &'t Context<'t>, layers: Vec<Layer<'t>>, path: String, site: Site) -> Self {
-        Self { cx, layers, path, site, asked: RefCell::default(), sensitive: false, misshapen: false }
+        Self { cx, layers, path, site, asked: RefCell::default(), sensitive: false, misshapen: false, partial: false }
     }
 
     /// Lays this table over the one it inherits from.
     pub(super) fn over(mut self, document: &'t Rc<Document>, table: &'t DeTable<'t>) -> Self {
         self.layers.push(Layer { document, table });
         self
+    }
+
+    /// The table that it should lie over is not known.
+    pub(super) fn partial(mut self) -> Self {
+        self.partial = true;
+        self
+    }
+
+    /// Whether what it lacks may be no fault of its own.
+    pub(super) fn is_partial(&self) -> bool {
+        self.partial
     }
 
     /// Values of unknown keys are hidden when shown: this table is where people paste secrets.
@@ -105,6 +118,13 @@ impl<'t> Table<'t> {
     /// Whether the table's own text has this key, its preset aside.
     pub(super) fn writes(&self, key: &'static str) -> bool {
         self.layers.first().is_some_and(|own| own.table.contains_key(key))
+    }
+
+    /// Whether it has this key, or one that looks misspelled, which is said anyway. Asked once every key is known.
+    pub(super) fn seems_to_write(&self, key: &'static str) -> bool {
+        let asked = self.asked.borrow();
+        let misspelled = |name: &str| !asked.contains(&name) && nearest(name, asked.iter().copied()) == Some(key);
+        self.writes(key) || self.layers.first().is_some_and(|own| own.table.iter().any(|(name, _)| misspelled(name.get_ref())))
     }
 
     /// Whether a key's value is a list without elements.
@@ -191,6 +211,7 @@ impl<'t> Table<'t> {
         let misshapen = layers.is_empty() && site.is_some();
         let mut table = Table::new(self.cx, layers, self.full(key), site.unwrap_or_else(|| self.site()));
         table.misshapen = misshapen;
+        table.partial = self.partial;
         table
     }
 

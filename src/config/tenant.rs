@@ -76,6 +76,9 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
 fn over_preset<'t>(own: Table<'t>, presets: &'t [Preset]) -> (String, Table<'t>) {
     let name = own.get::<String>("preset");
     let site = own.site_of("preset");
+    if name.is_none() && own.writes("preset") {
+        return (String::new(), own.partial());
+    }
     let name = name.map_or_else(|| preset::DEFAULT.to_owned(), |n| n.value);
     match presets.iter().find(|p| p.name == name) {
         Some(found) => {
@@ -85,7 +88,7 @@ fn over_preset<'t>(own: Table<'t>, presets: &'t [Preset]) -> (String, Table<'t>)
         None => {
             let names: Vec<_> = presets.iter().map(|p| p.name).collect();
             own.report(unknown_word(&name, &names).at(&own.full("preset"), site));
-            (name, own)
+            (name, own.partial())
         }
     }
 }
@@ -209,7 +212,7 @@ fn cors(tenant: &Table<'_>) -> CorsNames {
 fn warn(table: &Table<'_>, tenant: &Tenant) {
     let warn = |code, site, title: String, help: &str| table.report(Diagnostic::new(code, site, title).help(help));
     let id = &tenant.id;
-    if !table.writes("embed_keys") {
+    if !table.seems_to_write("embed_keys") {
         warn(
             Code::NoEmbedKey,
             table.site(),
@@ -217,7 +220,7 @@ fn warn(table: &Table<'_>, tenant: &Tenant) {
             "add embed_keys = [\"…\"]; make one with doorward embed-key new",
         );
     }
-    if !table.writes("origins") && tenant.missing_origin != MissingOrigin::Allow {
+    if !table.seems_to_write("origins") && tenant.missing_origin != MissingOrigin::Allow {
         warn(
             Code::NoOrigin,
             table.site(),
@@ -225,7 +228,7 @@ fn warn(table: &Table<'_>, tenant: &Tenant) {
             "add origins = [\"https://app.example.com\"], or origins = [] to say that no page may",
         );
     }
-    if !table.writes("secrets") && tenant.mode != Mode::Off {
+    if !table.seems_to_write("secrets") && tenant.mode != Mode::Off {
         warn(
             Code::NoSecret,
             table.site(),

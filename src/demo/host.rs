@@ -12,12 +12,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha384};
 use tokio::net::TcpListener;
 
 use super::{jwt, random_hex};
@@ -79,7 +76,7 @@ pub async fn serve(listener: TcpListener, settings: Settings) -> io::Result<()> 
 fn router(settings: Settings) -> io::Result<Router> {
     let gateway = &settings.gateway;
     let page = include_str!("page/index.html").replace("{{gateway}}", gateway).replace("{{embed_key}}", &settings.embed_key);
-    let page = page.replace("{{integrity}}", &integrity(include_bytes!("../client/doorward.min.js")));
+    let page = page.replace("{{integrity}}", crate::client::at("/doorward.js").map_or("", |script| &script.integrity));
     // What the widget needs, and nothing else: no inline script or style, no other host.
     let policy = format!(
         "default-src 'none'; script-src 'self' {gateway}; style-src 'self'; img-src 'self'; connect-src 'self' {gateway}; \
@@ -103,11 +100,6 @@ fn router(settings: Settings) -> io::Result<Router> {
         .route("/host/expired-token", post(expired_token))
         .layer(middleware::from_fn_with_state(Arc::clone(&host), guard))
         .with_state(host))
-}
-
-/// Subresource integrity (SRI, W3C) of a script that the gateway serves.
-fn integrity(script: &[u8]) -> String {
-    format!("sha384-{}", STANDARD.encode(Sha384::digest(script)))
 }
 
 /// Refuses other host names (a foreign page could rebind its own to this address) and calls from other pages; adds what
@@ -250,6 +242,9 @@ async fn expired_token(State(host): State<Arc<Host>>, headers: HeaderMap) -> Res
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     const OWN: &str = "http://localhost:";
@@ -310,7 +305,7 @@ mod tests {
 
     fn claims(answer: &Value) -> Value {
         let payload = answer["token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
-        serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread")]

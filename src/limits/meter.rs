@@ -1,6 +1,6 @@
 //! One request before its tenant's limits: what it is asked at its two stops, and what its answer says of them. The one
 //! collaborator of a decision that remembers anything; [`crate::admission`] shows where in the order it stands, decision
-//! record 0007 why.
+//! record 0011 why.
 //!
 //! Buckets are looked at first and charged together, so a request that one bucket refuses takes nothing from the others.
 //! A request is charged once, however often it is decided about.

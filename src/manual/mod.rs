@@ -12,6 +12,15 @@ pub mod upstream {}
 #[doc = include_str!("tokens.md")]
 pub mod tokens {}
 
+#[doc = include_str!("sessions.md")]
+pub mod sessions {}
+
+#[doc = include_str!("streams.md")]
+pub mod streams {}
+
+#[doc = include_str!("vendors.md")]
+pub mod vendors {}
+
 #[doc = include_str!("bodies.md")]
 pub mod bodies {}
 
@@ -43,4 +52,16 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0006-what-is-in-force-does-not-give-way.md")]
     pub mod what_is_in_force_does_not_give_way {}
+
+    #[doc = include_str!("decisions/0007-session-errors-come-before-the-tenant.md")]
+    pub mod session_errors_come_before_the_tenant {}
+
+    #[doc = include_str!("decisions/0008-a-verified-session-keeps-its-level-in-off.md")]
+    pub mod a_verified_session_keeps_its_level_in_off {}
+
+    #[doc = include_str!("decisions/0009-chunked-bodies-are-held-up-to-64-kib.md")]
+    pub mod chunked_bodies_are_held_up_to_64_kib {}
+
+    #[doc = include_str!("decisions/0010-bytes-are-watched-before-they-are-parsed.md")]
+    pub mod bytes_are_watched_before_they_are_parsed {}
 }

@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use super::metrics::Outcome;
-use crate::admission::{Admitted, Caller};
+use crate::admission::{Admitted, CallerSummary};
 use crate::policy::Level;
 use crate::reason::Denied;
 use crate::request::trace::Trace;
@@ -36,6 +36,8 @@ pub struct Record<'r> {
     pub denied: Option<&'r Denied>,
     /// The permit, where one was given.
     pub admitted: Option<&'r Admitted>,
+    /// Who was talking, where that was known without a permit.
+    pub caller: Option<&'r CallerSummary>,
     /// The trace that it belongs to, where its head was read.
     pub trace: Option<&'r Trace>,
     /// How subjects are named.
@@ -46,15 +48,14 @@ pub struct Record<'r> {
 
 /// Writes the record.
 pub fn record(record: &Record<'_>) {
-    let caller = record.admitted.map(Admitted::caller);
-    let verified = caller.and_then(Caller::verified);
+    let (level, subject, secret) = match (record.admitted.map(Admitted::caller), record.caller) {
+        (Some(caller), _) => (caller.level(), caller.subject(), caller.secret()),
+        (None, Some(caller)) => (caller.level, caller.subject.as_deref(), caller.secret.as_deref()),
+        (None, None) => (Level::Anonymous, None, None),
+    };
     let would_deny = record.admitted.and_then(Admitted::would_deny);
     let detail = record.denied.or(would_deny).map(|d| d.detail.as_ref()).filter(|d| !d.is_empty());
-    let subject = match caller {
-        Some(Caller::Verified(subject, _)) => named(record.subject, subject.subject()),
-        Some(Caller::Claimed(id)) => named(record.subject, id.as_str()),
-        Some(Caller::Anonymous) | None => None,
-    };
+    let subject = subject.and_then(|subject| named(record.subject, subject));
     tracing::info!(
         target: "doorward::audit",
         request_id = record.request_id,
@@ -62,7 +63,7 @@ pub fn record(record: &Record<'_>) {
         generation = record.generation,
         tenant = record.tenant,
         origin = record.origin,
-        caller_level = caller.map(|c| c.level().as_str()).unwrap_or(Level::Anonymous.as_str()),
+        caller_level = level.as_str(),
         subject,
         method = record.method,
         path = record.path,
@@ -71,7 +72,7 @@ pub fn record(record: &Record<'_>) {
         reason = record.outcome.reason().map(|r| r.code()),
         detail,
         would_deny = would_deny.map(|d| d.reason.code()),
-        secret = verified.map(|v| v.key().id.as_str()),
+        secret,
         latency_seconds = record.latency.as_secs_f64(),
     );
 }

@@ -40,6 +40,9 @@ impl Replay {
 
     /// Completes the first piece of the body that the framework is about to send.
     pub(super) fn complete(self, first: &mut Option<Bytes>) {
+        if self.bytes.is_empty() {
+            return; // an empty piece would end a chunked body twice
+        }
         let rest = if self.repeats { None } else { first.take() };
         *first = Some(match rest {
             Some(rest) => [self.bytes, rest].concat().into(),

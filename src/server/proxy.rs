@@ -214,7 +214,7 @@ impl ProxyHttp for Proxy {
             }
             State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => (None, None),
         };
-        let denial = Denial { why, tenant, readable_by };
+        let denial = Denial { why, tenant, readable_by, caller: None };
         let reason = denial.why.reason;
         let unanswered = session.response_written().is_none_or(|answer| answer.status.is_informational());
         if reason != Reason::ClientDisconnected && unanswered {
@@ -337,6 +337,7 @@ impl Proxy {
     }
 
     fn log(&self, request: &RequestHeader, status: Option<u16>, failed: bool, exchange: &Exchange) {
+        let mut caller = None; // a permit has its own
         let (outcome, tenant, admitted, denied) = match &exchange.state {
             State::Admitted(forwarding) => {
                 self.metrics.upstream.observe(seconds(forwarding.since.elapsed()));
@@ -345,8 +346,14 @@ impl Proxy {
                 let outcome = reason.map_or(Outcome::Forwarded(level), |reason| Outcome::Failed(reason, level));
                 (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), forwarding.failed.as_ref())
             }
-            State::Denied(denial) => (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why)),
-            State::Own(answer) => (Outcome::Answered(answer.level), Some(&answer.tenant), None, None),
+            State::Denied(denial) => {
+                caller = denial.caller.as_ref();
+                (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why))
+            }
+            State::Own(answer) => {
+                caller = Some(&answer.caller);
+                (Outcome::Answered(answer.caller.level), Some(&answer.tenant), None, None)
+            }
             State::Script(_) => (Outcome::Answered(Level::Anonymous), None, None, None),
             State::Preflight(_) => (Outcome::Preflight, None, None, None),
             State::Received => (Outcome::Denied(Reason::ClientDisconnected), None, None, None),
@@ -369,6 +376,7 @@ impl Proxy {
             outcome,
             denied,
             admitted,
+            caller,
             trace: exchange.trace.as_ref(),
             subject: &exchange.snapshot.settings.audit_subject,
             latency: exchange.received.elapsed(),

@@ -171,7 +171,8 @@ pub(super) fn own(answer: &mut ResponseHeader, admitted: &Admitted, reserved: &R
             answer.insert_header(name, value)?;
         }
     }
-    if admitted.caller().level() > Level::Anonymous {
+    // A session tells visitors apart, so its answer may be one visitor's.
+    if admitted.caller().level() > Level::Anonymous || admitted.session().is_some() {
         keep_private(answer)?;
     }
     Ok(())
@@ -196,7 +197,8 @@ fn keep_private(answer: &mut ResponseHeader) -> Result<()> {
     let joined = values.join(",");
     let directives: Vec<_> = joined.split(',').map(str::trim).filter(|d| !d.is_empty()).collect();
     let named = |d: &&str, name: &str| d.split('=').next().unwrap_or_default().trim().eq_ignore_ascii_case(name);
-    if directives.iter().any(|d| named(d, "private") || named(d, "no-store")) {
+    // `private="field"` is about that field only (RFC 9111 §5.2.2.7).
+    if directives.iter().any(|d| d.eq_ignore_ascii_case("private") || named(d, "no-store")) {
         return Ok(());
     }
     // `s-maxage` speaks to shared caches too.

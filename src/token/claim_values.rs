@@ -80,7 +80,7 @@ pub(in crate::token) fn id_text<'v>(value: &'v Value, name: &str) -> Result<Cow<
 }
 
 /// Refuses what no host means as a user id.
-pub(in crate::token) fn usable_subject(subject: &str) -> Result<(), Denied> {
+pub(crate) fn usable_subject(subject: &str) -> Result<(), Denied> {
     let invalid = |detail: &'static str| Err(Denied::new(Reason::SubjectInvalid, detail));
     if subject.len() > MAX_SUBJECT_BYTES {
         return invalid("longer than 1024 bytes");

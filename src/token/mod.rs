@@ -2,7 +2,7 @@
 //! lives once, in [`claims::ClaimRules::accept`], the only maker of a [`claims::VerifiedSubject`]. A new format is one
 //! file and one row in [`FORMATS`], and cannot forget expiry.
 
-mod claim_values;
+pub(crate) mod claim_values;
 pub mod claims;
 pub mod explain;
 pub mod hmac;

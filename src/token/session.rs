@@ -123,7 +123,31 @@ impl Proof {
     }
 }
 
-/// A session whose signature and expiry hold. Made by [`Sessions::read`] only.
+/// A session that we signed: it names its tenant, and nobody yet. Made by [`Sessions::authenticate`] only.
+#[derive(Debug)]
+pub struct SignedSession {
+    grant: Grant,
+}
+
+impl SignedSession {
+    /// What it was granted for.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// Judges whether it still lasts.
+    ///
+    /// # Errors
+    /// `session_expired`.
+    pub fn accept(self, now: UnixTime) -> Result<Session, Denied> {
+        if now >= UnixTime::from_secs(self.grant.exp) {
+            return Err(Reason::SessionExpired.into());
+        }
+        Ok(Session { grant: self.grant })
+    }
+}
+
+/// A session whose signature and expiry hold. Made by [`SignedSession::accept`] only.
 #[derive(Debug)]
 pub struct Session {
     grant: Grant,
@@ -185,8 +209,8 @@ impl Sessions {
     /// Reads a token that has our `typ`.
     ///
     /// # Errors
-    /// `session_invalid` when it is not ours, `session_expired` when it was.
-    pub fn read(&self, token: &str, now: UnixTime) -> Result<Session, Denied> {
+    /// `session_invalid` when it is not ours.
+    pub fn authenticate(&self, token: &str) -> Result<SignedSession, Denied> {
         let invalid = |why: &'static str| Denied::new(Reason::SessionInvalid, why);
         if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid("longer than 16 KiB"));
@@ -206,9 +230,6 @@ impl Sessions {
         }
         let claims = base64url(payload).and_then(|bytes| json::object(&bytes).ok()).ok_or(invalid("the payload is not a JSON object"))?;
         let grant: Grant = serde_json::from_value(Value::Object(claims)).map_err(|_| invalid("not claims that we write"))?;
-        if now >= UnixTime::from_secs(grant.exp) {
-            return Err(Reason::SessionExpired.into());
-        }
-        Ok(Session { grant })
+        Ok(SignedSession { grant })
     }
 }

@@ -44,6 +44,14 @@ impl Ran {
         assert!(!line.is_empty() && !line.contains('\n'), "{}", self.out);
         line
     }
+
+    /// The same for a secret, which ends without a newline.
+    #[track_caller]
+    fn secret(&self) -> &str {
+        assert_eq!(self.code, 0, "{}", self.err);
+        assert!(!self.out.is_empty() && !self.out.contains('\n'), "{:?}", self.out);
+        &self.out
+    }
 }
 
 /// A directory with a configuration and its secrets.
@@ -75,7 +83,7 @@ fn misuse_is_2_and_says_what_to_write() {
     ran(&["runn"]).fails(2, &["unrecognized subcommand 'runn'", "similar subcommand exists: 'run'"]);
     ran(&["run"]).fails(2, &["--config <FILE>"]);
     ran(&["run", "-c"]).fails(2, &["--config <FILE>"]);
-    ran(&["demo", "--listen", "here"]).fails(2, &["'here'", "--listen"]);
+    ran(&["demo", "--listen", "here"]).fails(2, &["'here'", "--listen", "like 127.0.0.1:8080"]);
     ran(&["completions", "tcsh"]).fails(2, &["bash", "fish", "zsh"]);
     ran(&["token"]).fails(2, &["mint", "explain"]);
     ran(&["token", "mint", "--format", "jwt", "--subject", "u1"]).fails(2, &["--secret-env or --secret-file"]);
@@ -87,9 +95,11 @@ fn misuse_is_2_and_says_what_to_write() {
 #[test]
 fn a_configuration_that_cannot_be_read_is_named() {
     for command in ["run", "check"] {
-        ran(&[command, "-c", "missing.toml"]).fails(2, &["cannot read missing.toml", "No such file"]);
+        let missing = ran(&[command, "-c", "missing.toml"]);
+        missing.fails(2, &["cannot read missing.toml", "No such file", "with -c"]);
+        assert!(!missing.err.contains("-->"), "a place in a file that is not there: {}", missing.err);
     }
-    ran(&["check"]).fails(2, &["cannot read doorward.toml"]);
+    ran(&["check"]).fails(2, &["cannot read doorward.toml", "doorward.toml: 1 problem"]);
 }
 
 #[test]
@@ -106,11 +116,16 @@ fn check_says_everything_that_is_wrong() {
     let directory = configured(&config);
     let found = ran_in(directory.path(), &["check", "-c", "doorward.toml"]);
     found.fails(2, &["did you mean \"halo\"?", "did you mean `origins`?", "doorward.toml:18:10", "doorward.toml:20:1"]);
+    assert!(found.err.ends_with("\n\ndoorward.toml: 2 problems\n"), "and nothing that follows from them: {}", found.err);
     assert_eq!(ran_in(directory.path(), &["run", "-c", "doorward.toml"]).code, 2);
 
     std::fs::remove_file(directory.path().join("identity.key")).unwrap();
     std::fs::write(directory.path().join("doorward.toml"), good()).unwrap();
     ran_in(directory.path(), &["check"]).fails(2, &["identity.key", "1 problem"]);
+
+    let config = good().replace("origins = ", "mod = \"off\"\n#").replace("secrets = ", "#");
+    let directory = configured(&config);
+    ran_in(directory.path(), &["check"]).fails(2, &["doorward.toml: 1 problem, 2 warnings"]);
 }
 
 #[test]
@@ -138,7 +153,10 @@ fn completions_know_the_commands() {
 fn presets_can_be_listed_and_printed() {
     let list = ran(&["preset", "list"]);
     list.shows(&["karta", "halo", "widgent", "agentic-trust-hmac", "agentic-trust-jwt", "none"]);
-    for name in list.out.lines().map(|line| line.split(' ').next().unwrap()) {
+    for line in list.out.lines() {
+        let name = line.split(' ').next().unwrap();
+        assert!(line.contains("key in ") || line.contains("key as "), "what its clients send: {line}");
+        assert!(line.chars().count() <= 140, "{line}");
         let shown = ran(&["preset", "show", name]);
         shown.shows(&["[places]", "[claims]"]);
         assert!(shown.out.parse::<toml::Table>().is_ok(), "{name}");
@@ -149,14 +167,14 @@ fn presets_can_be_listed_and_printed() {
 fn new_secrets_and_keys_are_printed_alone_and_fit_a_configuration() {
     let (secret, key) = (ran(&["secret", "new"]), ran(&["key", "new"]));
     for (made, note) in [(&secret, "secrets = [{ id = \"s1\""), (&key, "keys = [{ id = \"a1\"")] {
-        assert!(made.result().len() >= 32 && made.err.contains(note) && !made.err.contains(made.result()), "{}", made.err);
+        assert!(made.secret().len() >= 32 && made.err.contains(note) && !made.err.contains(made.secret()), "{}", made.err);
     }
     let embed_key = ran(&["embed-key", "new", "--preset", "halo"]);
     assert!(embed_key.result().starts_with("ab_live_") && embed_key.err.is_empty());
 
     let directory = configured(&good().replace(crate::gateway::KEY, embed_key.result()));
-    std::fs::write(directory.path().join("identity.key"), secret.result()).unwrap();
-    std::fs::write(directory.path().join("assertion.key"), key.result()).unwrap();
+    std::fs::write(directory.path().join("identity.key"), secret.secret()).unwrap();
+    std::fs::write(directory.path().join("assertion.key"), key.secret()).unwrap();
     ran_in(directory.path(), &["check"]).shows(&["ok: 1 tenant, 0 warnings"]);
 }
 

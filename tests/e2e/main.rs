@@ -20,6 +20,8 @@ mod manual;
 mod operation;
 mod readme;
 mod reload;
+mod secrecy;
 mod sessions;
 mod streams;
+mod vendors;
 mod verification;

@@ -30,6 +30,54 @@ fn probes_metrics_and_status_answer_on_the_admin_listener() {
     assert!(!text.contains(SECRET) && !text.contains(ASSERTION_KEY));
 }
 
+/// The caller of a request that was stopped, as recorded: level, subject, secret.
+fn denied(gateway: &Gateway, answer: &http::Answer, reason: &str) -> (String, String, String) {
+    assert_eq!(answer.reason(), reason, "{answer:?}");
+    let record = gateway.audit(answer.one("x-request-id"));
+    assert_eq!((record["outcome"].as_str(), record["reason"].as_str()), (Some("denied"), Some(reason)), "{record}");
+    let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+    (text("caller_level"), text("subject"), text("secret"))
+}
+
+#[test]
+fn a_denial_after_authentication_says_who_was_denied() {
+    let upstream = Upstream::plain();
+    let routes = r#"claims.step_up = [{ claim = "amr", values = ["mfa"] }]
+[[tenant.route]]
+path = "/approvals"
+require = "stepped_up"
+[[tenant.route]]
+path = "/admin"
+require = "verified"
+require_claims = { role = ["admin"] }
+"#;
+    let gateway = Gateway::start(&halo(upstream.address(), routes));
+    let token = |claims: serde_json::Value| gateway::jwt(&claims);
+    let now = gateway::in_seconds(0);
+    let ann = token(serde_json::json!({ "user_id": "ann", "exp": now + 300 }));
+    let stepped_up = token(serde_json::json!({ "user_id": "ann", "exp": now + 300, "amr": "mfa", "auth_time": now }));
+    let ask = |path: &str, more: &[(&str, &str)]| {
+        let bearer = format!("Bearer {KEY}");
+        let headers: Vec<_> = [("Authorization", bearer.as_str()), ("Origin", ORIGIN)].iter().chain(more).copied().collect();
+        gateway.ask("GET", path, &headers, b"")
+    };
+    let caller = |level: &str, subject: &str, secret: &str| (level.to_owned(), subject.to_owned(), secret.to_owned());
+    let by = |token| ("X-User-Token", token);
+    let answer = ask("/approvals", &[by(ann.as_str())]);
+    assert_eq!(denied(&gateway, &answer, "step_up_required"), caller("verified", "ann", "s1"));
+    let answer = ask("/admin", &[by(ann.as_str())]);
+    assert_eq!(denied(&gateway, &answer, "claim_not_allowed"), caller("verified", "ann", "s1"));
+    let answer = ask("/admin", &[by(stepped_up.as_str())]);
+    assert_eq!(denied(&gateway, &answer, "claim_not_allowed"), caller("stepped_up", "ann", "s1"));
+    let answer = ask("/a", &[by(ann.as_str()), ("X-User-Id", "bob")]);
+    assert_eq!(denied(&gateway, &answer, "subject_mismatch"), caller("verified", "ann", "s1"), "whom the token names");
+    let answer = ask("/a", &[("X-User-Id", "bob")]);
+    assert_eq!(denied(&gateway, &answer, "token_missing"), caller("anonymous", "", ""), "an id alone is nobody's");
+    let answer = ask("/a", &[by("forged")]);
+    assert_eq!(denied(&gateway, &answer, "token_malformed"), caller("anonymous", "", ""));
+    assert!(!gateway.audit_text().contains(&ann) && !gateway.audit_text().contains("\"role\""));
+}
+
 #[test]
 fn promtool_finds_nothing_to_complain_about() {
     let upstream = Upstream::plain();

@@ -112,7 +112,7 @@ impl Drop for Shell {
     }
 }
 
-fn free() -> SocketAddr {
+pub fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -153,7 +153,7 @@ fn its_example_runs_as_printed() {
                 let example = read("deploy/examples/python/agent.py");
                 block.text.lines().for_each(|line| assert!(example.contains(line), "agent.py has no {line}"));
             }
-            "yaml" => {} // `the_sidecar_…` below
+            "html" | "yaml" => {} // `the_page_…` and `the_sidecar_…` below
             language => panic!("a block of {language} that nothing runs"),
         }
     }
@@ -200,6 +200,22 @@ fn what_is_not_compared_is_only_what_differs() {
     let one = "Date: now\nx-request-id: 0123456789abcdef0123456789abcdef\nsignature: doorward=:AAAA:\nstatus 403";
     assert_eq!(settled(one), "Date: *\nx-request-id: *\nsignature: doorward=:*:\nstatus 403");
     assert_eq!(settled("created=1;expires=2;nonce=\"x\";keyid=\"a1\""), "created=*;expires=*;nonce=\"*\";keyid=\"a1\"");
+}
+
+#[test]
+fn the_page_uses_what_the_script_has() {
+    let page = blocks(&read("README.md")).into_iter().find(|block| block.language == "html").expect("a page").text;
+    assert!(page.lines().count() <= 8);
+    let path = page.split_once("from \"https://chat.example.com").and_then(|(_, rest)| rest.split('"').next()).expect("an import");
+    assert!(doorward::client::at(path).is_some(), "{path}");
+    let types = read("src/client/doorward.d.ts");
+    let declared = |name: &str| ["(", ": "].iter().any(|next| types.contains(&format!("  {name}{next}")));
+    for name in page.split("doorward.").skip(1).map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap()) {
+        assert!(name == "mjs" || declared(name), "{name}");
+    }
+    for option in ["gateway", "embedKey"] {
+        assert!(page.contains(&format!("{option}: \"")) && declared(option), "{option}");
+    }
 }
 
 #[test]

@@ -133,6 +133,32 @@ fn an_event_stream_ends_with_its_session_where_the_tenant_says_so() {
 }
 
 #[test]
+fn streams_may_be_silent_for_longer_than_other_answers() {
+    let pause = Duration::from_secs(1);
+    let timed = |upstream: SocketAddr| {
+        let address = format!("address = \"{upstream}\"");
+        let config = config(upstream, 900, "").replace(&address, &format!("{address}\nread_timeout = \"300ms\""));
+        Gateway::start_with(&config, &[("session.key", "session_key_0123456789abcdef0123"), ("revoked.txt", "")])
+    };
+    let upstream = events(Some(pause));
+    let gateway = timed(upstream.address());
+    let session = mint(&gateway);
+    assert!(subscribe(&gateway, &session).until(b"data: more\n\n").is_some(), "it asked for an event stream");
+    let mut connection = Connection::open(gateway.address);
+    connection.send(&http::request("GET", "/a", &[("Origin", ORIGIN), ("Authorization", &format!("Bearer {session}"))], b"")).unwrap();
+    assert!(connection.until(b"data: more\n\n").is_none(), "it did not: cut off");
+    let backend = Backend::start(Some(pause));
+    let gateway = timed(backend.address);
+    let protocols = format!("doorward.v1, doorward.token.{}", mint(&gateway));
+    backend.runtime.block_on(async {
+        let (mut socket, _) = connect(gateway.address, &protocols, ORIGIN).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("tick"), "the first at once, the second after the pause");
+        }
+    });
+}
+
+#[test]
 fn an_event_stream_may_finish_by_default() {
     let upstream = events(Some(Duration::from_millis(50)));
     let gateway = start(upstream.address(), 1, "");

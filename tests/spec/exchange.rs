@@ -131,7 +131,7 @@ fn own(answer: &OwnAnswer) -> String {
             *token = serde_json::from_slice(&payload).unwrap();
         }
     }
-    format!("answer 200 level={} tenant={}\nbody {body}", answer.level.as_str(), answer.tenant.id)
+    format!("answer 200 level={} tenant={}\nbody {body}", answer.caller.level.as_str(), answer.tenant.id)
 }
 
 fn forward(admitted: &Admitted) -> String {

@@ -7,6 +7,7 @@
 //! | `karta-raw:SECRET:TEXT` | a `v2` token over any payload |
 //! | `jwt:SECRET:JSON` | an HS256 JWT with the usual header |
 //! | `jws:ALG:SECRET:HEADER\|\|PAYLOAD` | a compact JWS with exactly these texts; `none` leaves the signature empty; a public key's secret is its PEM |
+//! | `session:SECRET:JSON` | a session token that the secret signed, with these members of its grant; see [`session`] |
 //! | `b64url:TEXT`, `b64:TEXT` | unpadded base64url, padded base64 |
 //! | `hex:DIGITS`, `hex-b64url:DIGITS` | those bytes, or their base64url |
 //! | `utf16:TEXT` | UTF-16, little endian, without a mark |
@@ -15,9 +16,12 @@
 //!
 //! SECRET names a file of `tests/fixtures/secrets/`.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use doorward::secret::KeyBytes;
+use doorward::token::session::{Grant, SessionKey, Sessions};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Map, Value};
@@ -88,6 +92,10 @@ fn call(macro_text: &str) -> Result<Vec<u8>, String> {
             let (header, payload) = texts.split_once("||").ok_or("jws wants HEADER||PAYLOAD")?;
             jws(algorithm, secret, header, payload)?
         }
+        "session" => {
+            let (key, fields) = two()?;
+            session(key, fields)?
+        }
         "b64url" => URL_SAFE_NO_PAD.encode(&rest),
         "b64" => STANDARD.encode(&rest),
         "hex" => return hex::decode(&rest).map_err(|e| format!("{rest}: {e}")),
@@ -123,6 +131,23 @@ fn karta(secret: &str, payload: &str) -> Result<String, String> {
     let payload = URL_SAFE_NO_PAD.encode(payload);
     let tag = hex::encode(mac(&fixture::secret(secret)?, payload.as_bytes()));
     Ok(format!("v2.{payload}.{tag}"))
+}
+
+/// A session that `key` signed, named after its file: an anonymous one of the `sessions` fixture's first tenant that lasts from
+/// 1790000000 to 1790000900, with `fields` in place of its own; `null` removes one. Minted as the gateway does.
+fn session(key: &str, fields: &str) -> Result<String, String> {
+    let mut grant = serde_json::json!({
+        "jti": "s1", "tenant": "acme", "embed_key": "pk_session_0123456789abcdef", "origin": "https://app.example.com",
+        "level": "anonymous", "iat": 1_790_000_000, "exp": 1_790_000_900,
+    });
+    let fields: Map<String, Value> = serde_json::from_str(fields).map_err(|e| format!("session: {e} in {fields}"))?;
+    let members = grant.as_object_mut().ok_or("no object")?;
+    members.extend(fields);
+    members.retain(|_, value| !value.is_null());
+    let grant: Grant = serde_json::from_value(grant).map_err(|e| format!("session: {e}"))?;
+    let key = SessionKey::new(key.to_owned(), &KeyBytes::new(fixture::secret(key)?));
+    let minted = Sessions::new(vec![key], Duration::ZERO).mint(&grant).map_err(|e| format!("session: {e:?}"))?;
+    Ok(minted.token)
 }
 
 fn jws(algorithm: &str, secret: &str, header: &str, payload: &str) -> Result<String, String> {

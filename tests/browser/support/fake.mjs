@@ -2,6 +2,16 @@
 
 import { create } from '../../../src/client/doorward.js';
 
+// Node 18 has no AbortSignal.any; browsers that the script supports do.
+AbortSignal.any ??= (signals) => {
+  const either = new AbortController();
+  for (const signal of signals) {
+    const abort = () => either.abort(signal.reason);
+    signal.aborted ? abort() : signal.addEventListener('abort', abort, { once: true });
+  }
+  return either.signal;
+};
+
 const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
 /** A token that the client can read; nobody here checks a signature. */
