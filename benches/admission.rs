@@ -72,8 +72,13 @@ fn decide(parts: &Parts, loaded: &Loaded, revocations: &Revocations) -> Admitted
     let head = RequestHead::parse(parts).unwrap();
     let snapshot = &loaded.snapshot;
     let meter = &Meter::unlimited();
-    let rules =
-        Rules { tenants: &snapshot.tenants, revocations, sessions: &snapshot.sessions, meter, request_id: "0123456789abcdef0123456789abcdef" };
+    let rules = Rules {
+        tenants: &snapshot.tenants,
+        revocations,
+        sessions: &snapshot.sessions,
+        meter,
+        request_id: "0123456789abcdef0123456789abcdef",
+    };
     match admission::decide(&head, Body::NotRead, rules, NOW) {
         Decision::Forward(admitted) => admitted,
         other => panic!("{other:?}"),

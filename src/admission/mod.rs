@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::clock::UnixTime;
 use crate::cors::{self, PreflightAnswer};
-use crate::limits::meter::{Meter, Met};
+use crate::limits::meter::{Met, Meter};
 use crate::policy::Level;
 use crate::reason::{Denied, Reason};
 use crate::request::RequestHead;

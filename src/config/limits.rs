@@ -21,15 +21,13 @@ pub(super) fn limits(tenant: &Table<'_>) -> Limits {
     let mut sites: Vec<Site> = Vec::new();
     for table in tenant.tables("limit") {
         let Some((rule, site)) = rule(&table, &rules) else { continue };
-        let taken = rules.iter().zip(&sites).find(|(earlier, _)| earlier.name == rule.name);
-        if taken.is_some() || rule.name == Limits::ANONYMOUS {
-            let title = format!("limit {} stands twice", rule.name);
-            let help = format!("give each its own name; `{}` is the daily cap's", Limits::ANONYMOUS);
-            let mut diagnostic = Diagnostic::new(Code::DuplicateId, site.clone(), title).help(help);
-            if let Some((_, first)) = taken {
-                diagnostic = diagnostic.beside(first.clone(), "first used here");
-            }
-            table.report(diagnostic);
+        if rule.name == Limits::ANONYMOUS {
+            let title = format!("`{}` is the name of the daily cap", Limits::ANONYMOUS);
+            table.report(Diagnostic::new(Code::DuplicateId, site.clone(), title).help("give the limit another name"));
+        }
+        if let Some((_, first)) = rules.iter().zip(&sites).find(|(earlier, _)| earlier.name == rule.name) {
+            let diagnostic = Diagnostic::new(Code::DuplicateId, site.clone(), format!("limit {} stands twice", rule.name));
+            table.report(diagnostic.beside(first.clone(), "first used here").help("give each its own name"));
         }
         rules.push(rule);
         sites.push(site);

@@ -232,7 +232,8 @@ mod tests {
     const NOW: UnixTime = UnixTime::from_secs(1_790_000_000);
 
     fn rule(per: Per, burst: u32) -> Rule {
-        let quota = Quota { requests: NonZeroU32::new(60).unwrap(), period: Duration::from_secs(60), burst: NonZeroU32::new(burst).unwrap() };
+        let quota =
+            Quota { requests: NonZeroU32::new(60).unwrap(), period: Duration::from_secs(60), burst: NonZeroU32::new(burst).unwrap() };
         Rule { name: per.as_str().to_owned(), per, path: None, methods: Vec::new(), quota }
     }
 

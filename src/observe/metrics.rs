@@ -155,8 +155,10 @@ pub struct Connections {
 impl Connections {
     fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counters = |name: &str, help: &str, label: &str| registered(registry, IntCounterVec::new(Opts::new(name, help), &[label]));
-        let refused = counters("doorward_connections_refused_total", "Connections closed on arrival, by the limit they exceeded.", "limit")?;
-        let cut = counters("doorward_connections_cut_total", "Connections closed because the client was too slow, by what was late.", "late")?;
+        let refused =
+            counters("doorward_connections_refused_total", "Connections closed on arrival, by the limit they exceeded.", "limit")?;
+        let cut =
+            counters("doorward_connections_cut_total", "Connections closed because the client was too slow, by what was late.", "late")?;
         Ok(Self {
             open: registered(registry, IntGauge::new("doorward_connections", "Connections of clients."))?,
             refused_all: refused.with_label_values(&["max_connections"]),

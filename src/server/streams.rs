@@ -8,8 +8,8 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use super::stream::{Kind, Stream};
-use crate::admission::standing::Standing;
 use crate::admission::Admitted;
+use crate::admission::standing::Standing;
 use crate::clock;
 use crate::snapshot::Live;
 use crate::tenant::OnStreamExpiry;

@@ -66,7 +66,8 @@ fn a_slow_head_is_cut_off_and_an_idle_connection_is_not() {
     let mut slow = Connection::open(gateway.address);
     slow.send(&get()).unwrap();
     assert_eq!(slow.answer("GET").unwrap().status, 200);
-    let took = trickle(&mut slow, b"GET /chat HTTP/1.1\r\nX: ".iter().copied().chain(std::iter::repeat_n(b'a', 200)), Duration::from_millis(50));
+    let took =
+        trickle(&mut slow, b"GET /chat HTTP/1.1\r\nX: ".iter().copied().chain(std::iter::repeat_n(b'a', 200)), Duration::from_millis(50));
     assert!((0.8..5.0).contains(&took.as_secs_f64()), "a byte now and then buys no time: {took:?}");
     gateway.counted("doorward_connections_cut_total{late=\"header\"}", 4.0);
 
@@ -325,7 +326,11 @@ fn a_trace_is_continued_or_started() {
         &[("tracestate", "vendor=1")],
     ] {
         let (sent, state) = ask(malformed);
-        assert_eq!((sent[0].as_str(), sent[1].len(), sent[2].len(), sent[3].as_str(), state.as_str()), ("00", 32, 16, "01", ""), "{malformed:?}");
+        assert_eq!(
+            (sent[0].as_str(), sent[1].len(), sent[2].len(), sent[3].as_str(), state.as_str()),
+            ("00", 32, 16, "01", ""),
+            "{malformed:?}"
+        );
         assert_ne!(sent[1], ID);
     }
     let denied = gateway.ask("GET", "/chat", &[("Origin", "https://evil.example"), HEADERS[1], ("traceparent", &parent)], "");
