@@ -20,13 +20,16 @@ const DAY: u64 = 24 * 3600;
 /// Buckets that a day's newcomers share when there is no room.
 const CROWDS: u8 = 64;
 
+/// By tenant and rule.
+type ByRule<T> = HashMap<String, HashMap<String, T>>;
+
 /// The buckets. Rates run on a clock that nobody can set, days on the wall clock that a caller gives.
 #[derive(Debug)]
 pub struct Memory<C: Clock = DefaultClock> {
     clock: C,
-    /// By tenant and rule; several while a reload changes a quota.
-    rates: RwLock<HashMap<String, HashMap<String, Vec<Arc<Rate<C>>>>>>,
-    days: Mutex<HashMap<String, HashMap<String, Day>>>,
+    /// Several of one rule while a reload changes its quota.
+    rates: RwLock<ByRule<Vec<Arc<Rate<C>>>>>,
+    days: Mutex<ByRule<Day>>,
     keys: Arc<AtomicUsize>,
 }
 
