@@ -31,7 +31,7 @@ listen = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 threads = 2
 drain_delay = "0s"
-limits = { max_connections_per_client = 2000 }
+limits = {{ max_connections_per_client = 2000 }}
 
 [upstream]
 address = "{upstream}"
