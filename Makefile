@@ -34,7 +34,7 @@ demo: deps
 	cargo run --locked -- demo
 
 test: deps-test
-	$(call timed,test,cargo test --locked)
+	$(call timed,test,cargo test --locked --no-fail-fast)
 
 bench: deps
 	$(call timed,bench,cargo bench --locked)

@@ -40,7 +40,9 @@ export function create(env = globalThis) {
   let fetcher;
   let begin;
   let me = person();
-  const begun = new Promise((resolve) => { begin = resolve; });
+  const begun = new Promise((resolve) => {
+    begin = resolve;
+  });
   const listeners = new Set();
 
   const now = () => env.Date.now();
@@ -71,8 +73,7 @@ export function create(env = globalThis) {
   }
 
   const canAsk = (who) => fetcher && !who.quiet;
-  const due = (who) =>
-    canAsk(who) && (!who.token || who.stale || now() >= who.expires - Math.min(settings.skew, who.early));
+  const due = (who) => canAsk(who) && (!who.token || who.stale || now() >= who.expires - Math.min(settings.skew, who.early));
 
   /** Asks the page for a token. Nothing, null and '' mean that nobody is signed in. */
   async function ask(who) {
@@ -81,7 +82,7 @@ export function create(env = globalThis) {
     current(who);
     if (who.token !== before) return; // identify() was faster
     const same = before && token && subject(before) === subject(token);
-    const user = !token ? null : same ? who.user : subject(token) ?? (who.user || token);
+    const user = !token ? null : same ? who.user : (subject(token) ?? (who.user || token));
     if (who.used && user !== who.user) {
       change();
       who = me;
@@ -99,7 +100,7 @@ export function create(env = globalThis) {
 
   /** Exchanges what is known of the user for a session. Runs once at a time per person. */
   async function mint(who) {
-    for (let asked = false; ; ) {
+    for (let asked = false; ;) {
       const given = who.token;
       const token = (await given) || undefined; // a pending identify(); and one that follows in the same task goes first
       current(who);
@@ -157,7 +158,11 @@ export function create(env = globalThis) {
   async function session(who) {
     current(who);
     if (who.session && now() < who.session.until && !(who.token && due(who))) return who.session;
-    who.minting = who.minting ?? mint(who).finally(() => { who.minting = undefined; });
+    who.minting =
+      who.minting ??
+      mint(who).finally(() => {
+        who.minting = undefined;
+      });
     return who.minting;
   }
 
@@ -210,7 +215,7 @@ export function create(env = globalThis) {
     const decoder = new TextDecoder();
     const event = parser();
     try {
-      for (let rest = ''; ; ) {
+      for (let rest = ''; ;) {
         const { done, value } = await reader.read();
         const text = rest + (done ? decoder.decode() : decoder.decode(value, { stream: true }));
         const lines = text.split(/\r\n|\n|\r(?!$)/); // a CR at the end may be half of a CRLF
@@ -256,7 +261,7 @@ export function create(env = globalThis) {
       }
       token = token || undefined;
       // Until a promise says who it is, it is somebody else.
-      const user = id ?? (token.then ? undefined : subject(token) ?? token);
+      const user = id ?? (token.then ? undefined : (subject(token) ?? token));
       const same = me.user === user || (!id && me.token && subject(token) !== undefined && subject(me.token) === subject(token));
       if (!same && (me.user !== undefined || me.used)) change();
       if (token?.then) token.then(null, () => {}); // whoever calls gets the error
@@ -352,8 +357,7 @@ function parser() {
 
 const reasonOf = (response) => response.headers.get('x-doorward-reason');
 
-const describe = (response) =>
-  `${response.status} ${reasonOf(response) ?? ''} (request ${response.headers.get('x-request-id')})`;
+const describe = (response) => `${response.status} ${reasonOf(response) ?? ''} (request ${response.headers.get('x-request-id')})`;
 
 const refused = (response) => new DoorwardError(reasonOf(response), describe(response), response);
 

@@ -18,6 +18,9 @@ pub mod sessions {}
 #[doc = include_str!("streams.md")]
 pub mod streams {}
 
+#[doc = include_str!("browser.md")]
+pub mod browser {}
+
 #[doc = include_str!("vendors.md")]
 pub mod vendors {}
 

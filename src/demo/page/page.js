@@ -14,7 +14,10 @@ let tampered = false;
 
 /** Asks Acme's own backend. */
 async function host(path, body) {
-  const response = await fetch(`/host/${path}`, body === undefined ? {} : { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+  const response = await fetch(
+    `/host/${path}`,
+    body === undefined ? {} : { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) },
+  );
   if (!response.ok) throw new Error(`Acme answered ${response.status}`);
   return response.json();
 }
@@ -43,7 +46,12 @@ async function fetchIdentityToken() {
 function showUser() {
   element('user-name').textContent = user?.name ?? 'Signed out';
   element('user-email').textContent = user ? `${user.email}, ${user.role}` : 'an anonymous visitor';
-  element('avatar').textContent = user ? user.name.split(' ').map((word) => word[0]).join('') : '?';
+  element('avatar').textContent = user
+    ? user.name
+        .split(' ')
+        .map((word) => word[0])
+        .join('')
+    : '?';
   element('switch').textContent = user ? `Switch to ${user.key === 'ada' ? 'Grace' : 'Ada'}` : 'Sign in as Ada';
   element('sign-out').hidden = !user;
   element('chat-as').textContent = user ? `as ${user.name}` : 'as a visitor';
@@ -70,7 +78,8 @@ async function look() {
 /** Everything of the old user goes before anything of the new one comes. */
 async function become(next) {
   user = next;
-  if (user) doorward.identify(user.id, {}); // the token comes from fetchIdentityToken, when it is needed
+  if (user)
+    doorward.identify(user.id, {}); // the token comes from fetchIdentityToken, when it is needed
   else doorward.logout();
   genuine();
   note(user ? `Signed in as ${user.name}` : 'Signed out', user ? 'good' : '');

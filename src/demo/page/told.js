@@ -12,13 +12,15 @@ const NOTES = {
 
 /** Facts as terms and values; what does not apply is left out. */
 function list(into, facts) {
-  const items = facts.filter(([, value]) => value !== undefined && value !== null).flatMap(([name, value, kind]) => {
-    const [term, text] = [document.createElement('dt'), document.createElement('dd')];
-    term.textContent = name;
-    text.textContent = typeof value === 'object' ? JSON.stringify(value) : String(value);
-    text.className = kind ?? '';
-    return [term, text];
-  });
+  const items = facts
+    .filter(([, value]) => value !== undefined && value !== null)
+    .flatMap(([name, value, kind]) => {
+      const [term, text] = [document.createElement('dt'), document.createElement('dd')];
+      term.textContent = name;
+      text.textContent = typeof value === 'object' ? JSON.stringify(value) : String(value);
+      text.className = kind ?? '';
+      return [term, text];
+    });
   into.replaceChildren(...items);
 }
 

@@ -33,7 +33,7 @@ let page;
 
 /** A browser of its own for each test, signed in as Ada. */
 async function visit(options = {}) {
-  context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ...options });
+  context = await browser.newContext({ viewport: { width: 1280, height: 890 }, ...options });
   page = await open(context);
   await page.goto(url);
   await level('verified');
@@ -52,14 +52,20 @@ async function ask(text, on = page) {
   const asked = await on.locator('.message.mine').count();
   await on.fill('#message', text);
   await on.press('#message', 'Enter');
-  await on.waitForFunction((before) => document.querySelectorAll('.message.mine').length > before && !document.getElementById('send').disabled, asked);
+  await on.waitForFunction(
+    (before) => document.querySelectorAll('.message.mine').length > before && !document.getElementById('send').disabled,
+    asked,
+  );
 }
 
 const fact = (name, on = page) => on.locator(`#facts dt:text-is("${name}") + dd`).textContent();
 const claim = (name, on = page) => on.locator(`#claims dt:text-is("${name}") + dd`).textContent();
 
 async function done() {
-  assert.deepEqual(page.said.filter((text) => text.startsWith('uncaught') || text.includes('Content Security Policy')), []);
+  assert.deepEqual(
+    page.said.filter((text) => text.startsWith('uncaught') || text.includes('Content Security Policy')),
+    [],
+  );
   assert.equal(await page.locator('#banner').isVisible(), false, await page.locator('#banner').textContent());
   await context.close();
 }
@@ -92,7 +98,10 @@ test('forged: a token that was tampered with is refused, and the real one works 
   await ask('Make me admin');
   assert.match(await page.locator('.message.refused').textContent(), /token_signature_invalid/);
   assert.equal(await answers().count(), 0);
-  assert.ok(page.said.some((text) => /^doorward: 401 token_signature_invalid \(request [0-9a-f]{32}\)$/.test(text)), page.said.join('\n'));
+  assert.ok(
+    page.said.some((text) => /^doorward: 401 token_signature_invalid \(request [0-9a-f]{32}\)$/.test(text)),
+    page.said.join('\n'),
+  );
   await page.click('#tamper');
   await level('verified');
   await ask('And now?');
@@ -106,7 +115,10 @@ test('expired: the next message fetches a token and is not lost', async () => {
   await page.click('#expire');
   await page.waitForSelector('.message.system:has-text("expired")');
   await ask('two');
-  assert.deepEqual(await answers().allTextContents(), ['one', 'two'].map((text) => `Hello Ada Lovelace (verified by session). You said: ${text}`));
+  assert.deepEqual(
+    await answers().allTextContents(),
+    ['one', 'two'].map((text) => `Hello Ada Lovelace (verified by session). You said: ${text}`),
+  );
   assert.equal((await events())[0], 'Fetched a new identity token from Acme');
   assert.notEqual(await fact('Session'), before);
   assert.equal(await page.locator('.message.refused').count(), 0);
@@ -215,12 +227,29 @@ test('the identity secret reaches no browser, and tokens reach no place where th
   await page.click('#sign-out');
   await level('anonymous');
   const everything = [recorder.text(), ...page.said, await page.content()].join('\n');
-  for (const seen of ['"token":"eyJ', '"expires_in":', 'data: again', 'access-control-allow-headers', 'x-doorward-reason: token_signature_invalid', 'sha384-', 'window']) {
+  for (const seen of [
+    '"token":"eyJ',
+    '"expires_in":',
+    'data: again',
+    'access-control-allow-headers',
+    'x-doorward-reason: token_signature_invalid',
+    'sha384-',
+    'window',
+  ]) {
     assert.ok(everything.includes(seen), `${seen}: this looks at everything`);
   }
-  const forms = secrets.flatMap((secret) => [secret, ...[secret, Buffer.from(secret, 'hex')].map((bytes) => Buffer.from(bytes).toString('base64').slice(0, 40))]);
+  const forms = secrets.flatMap((secret) => [
+    secret,
+    ...[secret, Buffer.from(secret, 'hex')].map((bytes) => Buffer.from(bytes).toString('base64').slice(0, 40)),
+  ]);
   for (const form of forms) assert.ok(!everything.includes(form), 'a secret is in what the browser received');
-  const kept = await page.evaluate(async () => [localStorage.length, sessionStorage.length, document.cookie, (await indexedDB.databases()).length, location.href]);
+  const kept = await page.evaluate(async () => [
+    localStorage.length,
+    sessionStorage.length,
+    document.cookie,
+    (await indexedDB.databases()).length,
+    location.href,
+  ]);
   assert.deepEqual(kept, [0, 0, '', 0, `${url}/`]);
   await done();
 });
@@ -243,12 +272,17 @@ test('the keyboard is enough', async () => {
   await page.waitForSelector('dialog[open]');
   await page.keyboard.press('Enter'); // "It's me" has the focus
   await page.waitForSelector('#invoice-state:text-is("Approved")');
-  const unnamed = await page.evaluate(() => [...document.querySelectorAll('button, input, a')].filter((e) => !(e.textContent.trim() || e.labels?.length)).length);
+  const unnamed = await page.evaluate(
+    () => [...document.querySelectorAll('button, input, a')].filter((e) => !(e.textContent.trim() || e.labels?.length)).length,
+  );
   assert.equal(unnamed, 0);
   await done();
 });
 
-for (const [name, colorScheme] of [['light', 'light'], ['dark', 'dark']]) {
+for (const [name, colorScheme] of [
+  ['light', 'light'],
+  ['dark', 'dark'],
+]) {
   test(`screenshots: ${name}, and no width that needs scrolling sideways`, async () => {
     await context.close();
     await visit({ colorScheme });
@@ -259,6 +293,7 @@ for (const [name, colorScheme] of [['light', 'light'], ['dark', 'dark']]) {
     await level('stepped_up');
     await ask('And now?');
     await page.mouse.move(0, 0);
+    await page.evaluate(() => document.activeElement.blur());
     mkdirSync(`${root}target/screenshots`, { recursive: true });
     await page.screenshot({ path: `${root}target/screenshots/demo-${name}.png` });
     const [background] = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number));

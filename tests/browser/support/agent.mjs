@@ -20,7 +20,10 @@ export async function agent() {
     response.setHeader('content-type', 'application/json');
     response.end(JSON.stringify({ url: request.url, headers: request.headers }));
   });
-  const sockets = new (ws().WebSocketServer)({ server, handleProtocols: (offered) => [...offered].find((name) => name.startsWith('chat.')) ?? false });
+  const sockets = new (ws().WebSocketServer)({
+    server,
+    handleProtocols: (offered) => [...offered].find((name) => name.startsWith('chat.')) ?? false,
+  });
   sockets.on('connection', (socket, request) => {
     socket.send(JSON.stringify({ url: request.url, headers: request.headers }));
     socket.on('message', (data) => socket.send(`echo ${data}`));

@@ -1,6 +1,9 @@
 /** A gateway in memory for the client's unit tests: answers `env.fetch`, keeps what it was asked, and lets a test hold an answer back. */
 
+import { mock } from 'node:test';
 import { create } from '../../../src/client/doorward.js';
+
+mock.method(console, 'warn', () => {}); // every refusal is in the console
 
 // Node 18 has no AbortSignal.any; browsers that the script supports do.
 AbortSignal.any ??= (signals) => {
@@ -20,6 +23,13 @@ export const jwt = (claims) => `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode
 export const denial = (status, reason, headers = {}) =>
   new Response(JSON.stringify({ status, reason }), { status, headers: { 'x-doorward-reason': reason, 'x-request-id': 'r1', ...headers } });
 
+/** What a DoorwardError with this reason matches. */
+export const reason = (code) => (error) => error.name === 'DoorwardError' && error.reason === code;
+export const changed = reason('identity_changed');
+
+/** The number of the session that a call carried. */
+export const session = async (response) => (await response.json()).session;
+
 /** A promise that the test settles. */
 export function deferred() {
   const parts = {};
@@ -33,7 +43,11 @@ export const settle = () => new Promise((resolve) => setImmediate(resolve));
 /** An event stream that the test writes. */
 export function eventStream() {
   let controller;
-  const body = new ReadableStream({ start: (c) => { controller = c; } });
+  const body = new ReadableStream({
+    start: (c) => {
+      controller = c;
+    },
+  });
   const bytes = (text) => (typeof text === 'string' ? new TextEncoder().encode(text) : text);
   return {
     response: () => new Response(body, { headers: { 'content-type': 'text/event-stream' } }),
@@ -60,17 +74,18 @@ export class FakeSocket extends EventTarget {
 
 /**
  * `onMint(body, number)` and `onCall(request, number)` answer with a Response, or a promise of one; by default sessions live
- * 900 s and every call is answered 200 with what it carried.
+ * 900 s and every call is answered 200 with what it carried. A `deaf` network does not listen to signals.
  */
-export function fake({ onMint, onCall, ...options } = {}) {
-  const gateway = { mints: [], calls: [], time: 1_800_000_000_000 };
-  const session = (number) => jwt({ sub: 'x', session: number });
-  gateway.session = (number, expires_in = 900) => Response.json({ token: session(number), expires_in });
+export function fake({ onMint, onCall, deaf = false, ...options } = {}) {
+  const gateway = { mints: [], signals: [], calls: [], time: 1_800_000_000_000 };
+  const token = (number) => jwt({ sub: 'x', session: number });
+  gateway.session = (number, expires_in = 900) => Response.json({ token: token(number), expires_in });
 
   const answer = async (url, init) => {
     if (url === 'https://gw.test/v1/embed/session-tokens') {
       const body = JSON.parse(init.body);
       gateway.mints.push(body);
+      gateway.signals.push(init.signal);
       const number = gateway.mints.length;
       return (await onMint?.(body, number)) || gateway.session(number);
     }
@@ -81,11 +96,13 @@ export function fake({ onMint, onCall, ...options } = {}) {
   };
   // What a browser does with a signal: the call fails at once, and so does the body later.
   const fetch = (url, init) =>
-    new Promise((resolve, reject) => {
-      init.signal?.throwIfAborted();
-      init.signal?.addEventListener('abort', () => reject(init.signal.reason));
-      answer(url, init).then((response) => resolve(abortable(response, init.signal)), reject);
-    });
+    deaf
+      ? answer(url, init)
+      : new Promise((resolve, reject) => {
+          init.signal?.throwIfAborted();
+          init.signal?.addEventListener('abort', () => reject(init.signal.reason));
+          answer(url, init).then((response) => resolve(abortable(response, init.signal)), reject);
+        });
 
   gateway.sockets = [];
   const WebSocket = class extends FakeSocket {
@@ -97,7 +114,9 @@ export function fake({ onMint, onCall, ...options } = {}) {
   gateway.client = create({ fetch, WebSocket, Date: { now: () => gateway.time } });
   gateway.init = (more) => gateway.client.init({ gateway: 'https://gw.test', embedKey: 'pk_test_0123456789', ...options, ...more });
   gateway.seconds = (count) => Math.floor(gateway.time / 1000) + count;
-  gateway.advance = (seconds) => { gateway.time += seconds * 1000; };
+  gateway.advance = (seconds) => {
+    gateway.time += seconds * 1000;
+  };
   return gateway;
 }
 
@@ -105,10 +124,21 @@ function abortable(response, signal) {
   if (!response.body || !signal) return response;
   const reader = response.body.getReader();
   const body = new ReadableStream({
-    start: (controller) => signal.addEventListener('abort', () => { try { controller.error(signal.reason); } catch { /* closed */ } }),
+    start: (controller) =>
+      signal.addEventListener('abort', () => {
+        try {
+          controller.error(signal.reason);
+        } catch {
+          /* closed */
+        }
+      }),
     async pull(controller) {
       const { done, value } = await reader.read();
-      try { done ? controller.close() : controller.enqueue(value); } catch { /* aborted */ }
+      try {
+        done ? controller.close() : controller.enqueue(value);
+      } catch {
+        /* aborted */
+      }
     },
     cancel: (why) => reader.cancel(why),
   });

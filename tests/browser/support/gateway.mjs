@@ -21,7 +21,16 @@ export async function pages(content) {
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address();
-  return { content, allowed: `http://localhost:${port}`, other: `http://127.0.0.1:${port}`, close: () => new Promise((resolve) => { server.closeAllConnections(); server.close(resolve); }) };
+  return {
+    content,
+    allowed: `http://localhost:${port}`,
+    other: `http://127.0.0.1:${port}`,
+    close: () =>
+      new Promise((resolve) => {
+        server.closeAllConnections();
+        server.close(resolve);
+      }),
+  };
 }
 
 /** Starts agent, pages and gateway; `tenant` is more of the tenant's table, `lifetime` that of sessions. */
@@ -35,7 +44,9 @@ export async function gateway({ tenant = '', lifetime = '15m' } = {}) {
   write('session.key', randomBytes(32).toString('hex'));
   write('assertion.key', randomBytes(32).toString('hex'));
   write('revoked.txt', '');
-  write('doorward.toml', `
+  write(
+    'doorward.toml',
+    `
 revocations = "revoked.txt"
 
 [server]
@@ -60,7 +71,8 @@ embed_keys = ["${KEY}"]
 origins = ["${host.allowed}"]
 secrets = [{ id = "i1", format = "jwt", file = "identity.key" }]
 ${tenant}
-`);
+`,
+  );
   const address = /listen=(\S+) admin=(\S+)/;
   const process = await run(['run', '-c', join(files.path, 'doorward.toml')], (output) => address.exec(output));
   const [, listen, admin] = process.found;

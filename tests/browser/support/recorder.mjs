@@ -9,7 +9,8 @@ export async function record() {
     const forwarded = ask(url, { method, headers, agent: false }, (answer) => {
       const chunks = []; // one list for each answer: they may arrive interleaved
       answers.push(chunks);
-      for (let i = 0; i < answer.rawHeaders.length; i += 2) chunks.push(`${answer.rawHeaders[i].toLowerCase()}: ${answer.rawHeaders[i + 1]}\n`);
+      for (let i = 0; i < answer.rawHeaders.length; i += 2)
+        chunks.push(`${answer.rawHeaders[i].toLowerCase()}: ${answer.rawHeaders[i + 1]}\n`);
       response.writeHead(answer.statusCode, answer.rawHeaders);
       answer.on('data', (chunk) => chunks.push(chunk.toString('latin1')));
       answer.pipe(response);
@@ -22,6 +23,10 @@ export async function record() {
   return {
     address: `http://127.0.0.1:${server.address().port}`,
     text: () => answers.map((chunks) => chunks.join('')).join('\n'),
-    close: () => new Promise((resolve) => { server.closeAllConnections(); server.close(resolve); }),
+    close: () =>
+      new Promise((resolve) => {
+        server.closeAllConnections();
+        server.close(resolve);
+      }),
   };
 }

@@ -4,8 +4,6 @@ import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
 import { denial, eventStream, fake, settle } from '../support/fake.mjs';
 
-mock.method(console, 'warn', () => {});
-
 async function read(chunks) {
   const events = eventStream();
   const gateway = fake({ onCall: () => events.response() });
@@ -17,7 +15,8 @@ async function read(chunks) {
   return all;
 }
 
-const TEXT = '\uFEFF: comment\nid: 7\nevent: grü\u00dfe\ndata: one\ndata:two\ndata\n\ndata:  spaced\nretry: 5\nunknown: x\nnofield\n\nid: 1\0\ndata: 3\n\nevent: empty\n\nid\ndata: 4\n\ndata: incomplete';
+const TEXT =
+  '\uFEFF: comment\nid: 7\nevent: grü\u00dfe\ndata: one\ndata:two\ndata\n\ndata:  spaced\nretry: 5\nunknown: x\nnofield\n\nid: 1\0\ndata: 3\n\nevent: empty\n\nid\ndata: 4\n\ndata: incomplete';
 const EVENTS = [
   { event: 'grü\u00dfe', data: 'one\ntwo\n', id: '7' },
   { event: 'message', data: ' spaced', id: '7' },
@@ -25,7 +24,11 @@ const EVENTS = [
   { event: 'message', data: '4', id: '' },
 ];
 
-for (const [name, end] of [['LF', '\n'], ['CRLF', '\r\n'], ['CR', '\r']]) {
+for (const [name, end] of [
+  ['LF', '\n'],
+  ['CRLF', '\r\n'],
+  ['CR', '\r'],
+]) {
   test(`lines that end with ${name}, cut after every byte and not at all`, async () => {
     const bytes = new TextEncoder().encode(TEXT.replaceAll('\n', end));
     assert.deepEqual(await read([bytes]), EVENTS);
@@ -67,10 +70,17 @@ test('a page that stops reading stops the stream', async () => {
 });
 
 test('a refused stream throws its reason; an expired session is renewed first', async () => {
-  const gateway = fake({ onCall: (_, n) => denial(401, n === 1 ? 'session_expired' : 'step_up_required', { 'www-authenticate': 'Bearer max_age=300' }) });
+  const gateway = fake({
+    onCall: (_, n) => denial(401, n === 1 ? 'session_expired' : 'step_up_required', { 'www-authenticate': 'Bearer max_age=300' }),
+  });
   gateway.init();
-  await assert.rejects(gateway.client.stream('/s').next(), (error) =>
-    error.reason === 'step_up_required' && error.status === 401 && error.response.headers.get('www-authenticate') === 'Bearer max_age=300');
+  await assert.rejects(
+    gateway.client.stream('/s').next(),
+    (error) =>
+      error.reason === 'step_up_required' &&
+      error.status === 401 &&
+      error.response.headers.get('www-authenticate') === 'Bearer max_age=300',
+  );
   assert.equal(gateway.calls.length, 2);
 });
 
