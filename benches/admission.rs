@@ -11,6 +11,7 @@ use doorward::admission::{self, Admitted, Body, Decision, Rules};
 use doorward::assertion::Target;
 use doorward::clock::UnixTime;
 use doorward::config::{self, Loaded};
+use doorward::limits::meter::Meter;
 use doorward::request::RequestHead;
 use doorward::revocations::Revocations;
 use doorward::token::mint;
@@ -70,8 +71,14 @@ fn request(headers: &[(&str, &str)]) -> Parts {
 fn decide(parts: &Parts, loaded: &Loaded, revocations: &Revocations) -> Admitted {
     let head = RequestHead::parse(parts).unwrap();
     let snapshot = &loaded.snapshot;
-    let rules =
-        Rules { tenants: &snapshot.tenants, revocations, sessions: &snapshot.sessions, request_id: "0123456789abcdef0123456789abcdef" };
+    let meter = &Meter::unlimited();
+    let rules = Rules {
+        tenants: &snapshot.tenants,
+        revocations,
+        sessions: &snapshot.sessions,
+        meter,
+        request_id: "0123456789abcdef0123456789abcdef",
+    };
     match admission::decide(&head, Body::NotRead, rules, NOW) {
         Decision::Forward(admitted) => admitted,
         other => panic!("{other:?}"),

@@ -46,6 +46,7 @@ pub mod config;
 pub mod cors;
 pub mod demo;
 pub mod json;
+pub mod limits;
 pub mod manual;
 pub mod observe;
 pub mod policy;

@@ -117,9 +117,15 @@ impl Route {
     }
 
     fn matches(&self, method: &Method, path: &Path<'_>, upgrade: bool) -> bool {
-        let covered = |m: &Method| m == method || (*m == Method::GET && *method == Method::HEAD);
-        (upgrade || self.methods.is_empty() || self.methods.iter().any(covered)) && self.path.covers(path)
+        covers_method(&self.methods, method, upgrade) && self.path.covers(path)
     }
+}
+
+/// Whether a list of methods covers a request: an empty one covers all, GET covers HEAD, and a WebSocket handshake is covered
+/// whatever stands there.
+pub fn covers_method(methods: &[Method], method: &Method, upgrade: bool) -> bool {
+    let covered = |m: &Method| m == method || (*m == Method::GET && *method == Method::HEAD);
+    upgrade || methods.is_empty() || methods.iter().any(covered)
 }
 
 /// A tenant's audience and routes.

@@ -196,6 +196,14 @@ reasons! {
         "The backend's answer was cut off or is not valid HTTP. Nothing of it can be trusted.";
     ClientDisconnected = "client_disconnected" 499 Client No "Client went away"
         "The client closed the connection before the answer was complete. Counted only.";
+    TargetTooLong = "request_target_too_long" 414 Request No "Target too long"
+        "The path and query are longer than 8 KiB. Send long values in a body.";
+    BodyTooSlow = "body_too_slow" 408 Body No "Body too slow"
+        "The body came in more slowly than body_min_rate, so the connection was closed.";
+    LimitReached = "limit_reached" 429 Gateway No "Daily limit reached"
+        "Callers who are not signed in have spent this tenant's requests of the day, or this client its share of them. Sign in, or come back after midnight UTC.";
+    GatewayOverloaded = "gateway_overloaded" 503 Gateway No "Gateway overloaded"
+        "The gateway is working on as many requests as max_in_flight allows. Try again in a second.";
 }
 
 impl Reason {

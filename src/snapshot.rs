@@ -82,6 +82,31 @@ pub struct ServerSettings {
     pub grace: Duration,
     /// How long the listeners stay open after readiness fell.
     pub drain_delay: Duration,
+    /// `[server.limits]`.
+    pub limits: ServerLimits,
+}
+
+/// `[server.limits]`: what any client may take of the process (`threats` 30).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Deadline of a whole request head, from its first byte, or from the connection's start.
+    pub header_timeout: Duration,
+    /// Longest idle time between two requests of one connection.
+    pub keepalive_timeout: Duration,
+    /// Most requests of one connection.
+    pub keepalive_requests: u32,
+    /// Least bytes per second of a body that is waited for; 0: any.
+    pub body_min_rate: u64,
+    /// What that rate is measured over.
+    pub body_rate_window: Duration,
+    /// Longest time in which a client takes no more of an answer.
+    pub send_timeout: Duration,
+    /// Most connections.
+    pub max_connections: usize,
+    /// Most connections of one client: an IPv4 address or an IPv6 /64.
+    pub max_connections_per_client: usize,
+    /// Most requests at once, streams included.
+    pub max_in_flight: usize,
 }
 
 /// `[upstream]`.

@@ -12,6 +12,7 @@ use doorward::admission::{self, Admitted, Body, Decision, Rules};
 use doorward::assertion::{AssertionKey, AssertionSettings, KeyAlgorithm, Mapped, Scheme, Signer, Target};
 use doorward::clock::{self, UnixTime};
 use doorward::demo::{agent, verify};
+use doorward::limits::meter::Meter;
 use doorward::policy::{Audience, Mode, Policy};
 use doorward::request::RequestHead;
 use doorward::request::embed_key::EmbedKey;
@@ -70,6 +71,7 @@ fn tenants() -> Tenants {
         endpoints: Default::default(),
         sessions: Default::default(),
         streams: Default::default(),
+        limits: Default::default(),
     };
     Tenants::new(vec![Arc::new(tenant)]).unwrap()
 }
@@ -88,7 +90,8 @@ fn admitted(who: Who, now: UnixTime) -> Admitted {
     }
     let (parts, ()) = request.body(()).unwrap().into_parts();
     let (tenants, revocations) = (tenants(), Revocations::default());
-    let rules = Rules { tenants: &tenants, revocations: &revocations, sessions: &Default::default(), request_id: "r" };
+    let meter = Meter::unlimited();
+    let rules = Rules { tenants: &tenants, revocations: &revocations, sessions: &Default::default(), meter: &meter, request_id: "r" };
     match admission::decide(&RequestHead::parse(&parts).unwrap(), Body::NotRead, rules, now) {
         Decision::Forward(admitted) => admitted,
         other => panic!("{who:?}: {other:?}"),

@@ -1,4 +1,5 @@
-//! THE order of checks. [`decide`] is a pure, synchronous function: no I/O, no clock, no framework. It walks states that
+//! THE order of checks. [`decide`] is a synchronous function: no I/O, no clock, no framework, and pure but for the
+//! [`Meter`], which counts (decision record 0011). It walks states that
 //! only the state before can make (`KnownTenant` → `AllowedOrigin` → `Authenticated` → [`Admitted`]), so the order cannot
 //! change without changing types. Called by the server for every request; only an [`Admitted`] can be signed.
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use crate::clock::UnixTime;
 use crate::cors::{self, PreflightAnswer};
+use crate::limits::meter::{Met, Meter};
 use crate::policy::Level;
 use crate::reason::{Denied, Reason};
 use crate::request::RequestHead;
@@ -35,6 +37,8 @@ pub struct Rules<'w> {
     pub revocations: &'w Revocations,
     /// Our own session tokens.
     pub sessions: &'w Sessions,
+    /// This request before its tenant's limits: the one collaborator that remembers.
+    pub meter: &'w Meter,
     /// This request's id; a session that it mints gets the same.
     pub request_id: &'w str,
 }
@@ -248,16 +252,26 @@ pub fn decide(head: &RequestHead<'_>, body: Body<'_>, rules: Rules<'_>, now: Uni
     };
     let tenant = Arc::clone(&known.tenant);
     let walk = || -> Result<Option<Admitted>, Refused> {
+        rules.meter.arrive(met(&tenant), &known.embed_key, head, now)?; // before any token is looked at
         let page = AllowedOrigin::allow(known, head, rules.revocations, now)?;
         let Some(shown) = Shown::collect(&page, head, body)? else { return Ok(None) };
         let authenticated = Authenticated::authenticate(page, shown, rules.revocations, now)?;
-        authenticated.admit(head, now).map(Some)
+        let admitted = authenticated.admit(head, now)?;
+        let subject = admitted.caller.verified().map(VerifiedSubject::subject);
+        let passed = rules.meter.pass(met(&tenant), subject, true, head, now); // last: what is denied is not charged
+        passed.map_err(|why| Refused::of(admitted.caller.summary(), why))?;
+        Ok(Some(admitted))
     };
     match walk() {
         Ok(Some(admitted)) => Decision::Forward(admitted),
         Ok(None) => Decision::NeedBody,
-        Err(why) => Decision::Deny(denied(why, head, tenant)),
+        Err(why) => Decision::Deny(denied(why, head, Arc::clone(&tenant))),
     }
+}
+
+/// A tenant's limits, for the meter.
+fn met(tenant: &Tenant) -> Met<'_> {
+    Met { tenant: &tenant.id, limits: &tenant.limits }
 }
 
 /// A stop before any tenant was known: readable by any tenant's pages.

@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 use super::authenticate::{Judged, judge};
 use super::identify::{AllowedOrigin, KnownTenant};
 use super::shown::Shown;
-use super::{Body, Caller, CallerSummary, Decision, OwnAnswer, Refused, Rules, denied, unknown};
+use super::{Body, Caller, CallerSummary, Decision, OwnAnswer, Refused, Rules, denied, met, unknown};
 use crate::clock::UnixTime;
 use crate::json;
 use crate::policy::{Audience, Level, Mode};
@@ -19,6 +19,7 @@ use crate::request::origin::Origin;
 use crate::tenant::{Endpoint, MissingOrigin, Tenant};
 use crate::token::FormatName;
 use crate::token::claim_values::usable_subject;
+use crate::token::claims::VerifiedSubject;
 use crate::token::keys::Material;
 use crate::token::mint;
 use crate::token::session::{Grant, GrantLevel, Minted, Proof};
@@ -44,6 +45,9 @@ pub(super) fn decide(head: &RequestHead<'_>, body: Body<'_>, rules: Rules<'_>, n
     let tenant = Arc::clone(&known.tenant);
     if !tenant.has_endpoint(endpoint, &head.path) {
         return None;
+    }
+    if let Err(why) = rules.meter.arrive(met(&tenant), &known.embed_key, head, now) {
+        return Some(Decision::Deny(denied(why.into(), head, tenant)));
     }
     let answer = || match endpoint {
         Endpoint::SessionTokens => session_tokens(known, &members, head, rules, now),
@@ -156,6 +160,7 @@ fn identity(
 fn embed_config(known: KnownTenant, head: &RequestHead<'_>, rules: Rules<'_>, now: UnixTime) -> Answered {
     let page = AllowedOrigin::allow(known, head, rules.revocations, now)?;
     let tenant = &page.known.tenant;
+    rules.meter.pass(met(tenant), None, false, head, now)?;
     let mut config = tenant.endpoints.embed_config.clone();
     let users_only = tenant.policy.audience == Audience::Users;
     config.insert("identity_required".to_owned(), json!(users_only && tenant.mode == Mode::Enforce));
@@ -228,6 +233,9 @@ fn grant(
     if unverified && tenant.mode == Mode::Enforce && tenant.policy.audience == Audience::Users {
         return Err(Refused::of(caller.summary(), Denied::new(Reason::TokenMissing, "the audience is users")));
     }
+    // The anonymous day is for what goes upstream.
+    let passed = rules.meter.pass(met(tenant), caller.verified().map(VerifiedSubject::subject), false, head, now);
+    passed.map_err(|why| Refused::of(caller.summary(), why))?;
     let minted = rules.sessions.mint(&granted(&caller, &page, rules, now))?;
     Ok((caller, minted))
 }

@@ -1,11 +1,13 @@
 //! Whether what a stream was admitted for still holds, long after its request was decided: the identity may end, and what it
 //! came from may be revoked. Looked at once a second per stream, by the server.
 
-use super::{Admitted, Rules};
+use super::Admitted;
 use crate::clock::UnixTime;
 use crate::policy::Mode;
 use crate::reason::Reason;
+use crate::revocations::Revocations;
 use crate::secret::Fingerprint;
+use crate::tenant::Tenants;
 use crate::token::session::Grant;
 
 /// What a stream stands on.
@@ -57,22 +59,22 @@ impl Standing {
     }
 
     /// Why it does not hold any more, if it does not.
-    pub fn ended(&self, rules: Rules<'_>, now: UnixTime) -> Option<Reason> {
+    pub fn ended(&self, tenants: &Tenants, revocations: &Revocations, now: UnixTime) -> Option<Reason> {
         if let Some((_, reason)) = self.end.filter(|(at, _)| now.as_secs_f64() >= *at) {
             return Some(reason);
         }
         let revoked = if self.session.is_some() { Reason::SessionRevoked } else { Reason::TokenRevoked };
-        let Some(tenant) = rules.tenants.by_id(&self.tenant) else { return Some(revoked) };
+        let Some(tenant) = tenants.by_id(&self.tenant) else { return Some(revoked) };
         let session_gone = self.session.as_ref().is_some_and(|grant| {
-            rules.revocations.session(&grant.jti)
+            revocations.session(&grant.jti)
                 || tenant.sessions.not_before.is_some_and(|from| UnixTime::from_secs(grant.iat) < from)
                 || !tenant.embed_keys.iter().any(|key| key.as_str() == grant.embed_key)
         });
         let identity_gone = self.verified.as_ref().is_some_and(|verified| {
             // A session's subject is revoked by when the session was minted.
             let issued_at = self.session.as_ref().map_or(verified.issued_at, |grant| Some(grant.iat as f64));
-            rules.revocations.secret(verified.key)
-                || rules.revocations.subject(&tenant.id, &verified.subject, issued_at)
+            revocations.secret(verified.key)
+                || revocations.subject(&tenant.id, &verified.subject, issued_at)
                 || !tenant.keys.all().iter().any(|key| key.fingerprint == verified.key && key.is_live(now))
         });
         (session_gone || identity_gone).then_some(revoked)

@@ -12,6 +12,7 @@ use super::diagnostic::{Code, Diagnostic, Site};
 use super::suggest::{nearest, one_of};
 use crate::assertion::{KeyAlgorithm, Scheme};
 use crate::clock::UnixTime;
+use crate::limits::Per;
 use crate::policy::{Audience, Level, Mode};
 use crate::request::embed_key::EmbedKey;
 use crate::request::forwarded::Convention;
@@ -416,6 +417,7 @@ pub(super) struct TokenAlgorithm(pub(super) jsonwebtoken::Algorithm);
 
 choices! {
     Mode, "\"enforce\"": "off" => Self::Off, "monitor" => Self::Monitor, "enforce" => Self::Enforce;
+    Per, "\"client\"": "embed_key" => Self::EmbedKey, "client" => Self::Client, "subject" => Self::Subject;
     Audience, "\"anyone\"": "anyone" => Self::Anyone, "users" => Self::Users;
     MissingOrigin, "\"verified\"": "verified" => Self::Verified, "deny" => Self::Deny, "allow" => Self::Allow;
     UnsignedId, "\"deny\"": "deny" => Self::Deny, "claimed" => Self::Claimed;

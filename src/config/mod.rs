@@ -11,6 +11,7 @@ pub mod diagnostic;
 mod field;
 mod header;
 mod identity_keys;
+mod limits;
 mod listeners;
 mod material;
 mod once;

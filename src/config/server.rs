@@ -13,7 +13,7 @@ use super::material::shared_secret;
 use super::once::Sharing;
 use super::table::{Located, Table};
 use crate::revocations::Revocations;
-use crate::snapshot::{AuditSubject, Listener, Place, ServerSettings, Settings, UpstreamSettings};
+use crate::snapshot::{AuditSubject, Listener, Place, ServerLimits, ServerSettings, Settings, UpstreamSettings};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -62,9 +62,28 @@ fn server(table: &Table<'_>) -> ServerSettings {
         body_timeout: duration(table, "body_timeout", Duration::from_secs(10), Duration::from_millis(1)..=10 * MINUTE),
         grace: duration(table, "grace", Duration::from_secs(25), Duration::ZERO..=DAY),
         drain_delay: duration(table, "drain_delay", Duration::from_secs(3), Duration::ZERO..=DAY),
+        limits: limits(&table.table("limits")),
     };
     table.finish();
     settings
+}
+
+fn limits(table: &Table<'_>) -> ServerLimits {
+    const SECOND: Duration = Duration::from_secs(1);
+    let count = |key, default| number(table, key, default, 1..=1_000_000);
+    let limits = ServerLimits {
+        header_timeout: duration(table, "header_timeout", 10 * SECOND, SECOND / 10..=10 * SECOND),
+        keepalive_timeout: duration(table, "keepalive_timeout", MINUTE, SECOND..=60 * MINUTE),
+        keepalive_requests: u32::try_from(count("keepalive_requests", 1000)).unwrap_or(u32::MAX),
+        body_min_rate: size(table, "body_min_rate", 1024, 0..=1024 * 1024) as u64,
+        body_rate_window: duration(table, "body_rate_window", 10 * SECOND, SECOND..=MINUTE),
+        send_timeout: duration(table, "send_timeout", MINUTE, SECOND..=60 * MINUTE),
+        max_connections: count("max_connections", 10_000),
+        max_connections_per_client: count("max_connections_per_client", 256),
+        max_in_flight: count("max_in_flight", 2000),
+    };
+    table.finish();
+    limits
 }
 
 /// Two listeners on one address: the second bind would fail at start.

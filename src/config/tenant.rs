@@ -10,7 +10,7 @@ use super::identity_keys::{self, Shared};
 use super::preset::{self, Preset};
 use super::server::duration;
 use super::table::Table;
-use super::{places, routes, sessions};
+use super::{limits, places, routes, sessions};
 use crate::policy::{Audience, Mode, Policy};
 use crate::reason::{Reason, Stage};
 use crate::request::embed_key::EmbedKey;
@@ -66,6 +66,7 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
         endpoints: sessions::endpoints(&table),
         sessions: sessions::rules(&table),
         streams: sessions::streams(&table),
+        limits: limits::limits(&table),
     };
     table.finish();
     warn(&table, &tenant);

@@ -33,6 +33,9 @@ pub mod listeners {}
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
+#[doc = include_str!("limits.md")]
+pub mod limits {}
+
 #[doc = include_str!("threats.md")]
 pub mod threats {}
 
@@ -70,4 +73,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0010-bytes-are-watched-before-they-are-parsed.md")]
     pub mod bytes_are_watched_before_they_are_parsed {}
+
+    #[doc = include_str!("decisions/0011-limits-stand-at-two-stops.md")]
+    pub mod limits_stand_at_two_stops {}
 }

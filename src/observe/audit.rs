@@ -11,6 +11,7 @@ use super::metrics::Outcome;
 use crate::admission::{Admitted, CallerSummary};
 use crate::policy::Level;
 use crate::reason::Denied;
+use crate::request::trace::Trace;
 use crate::snapshot::AuditSubject;
 
 /// What is known about a request when it is over.
@@ -42,6 +43,8 @@ pub struct Record<'r> {
     pub admitted: Option<&'r Admitted>,
     /// Who was talking, where that was known without a permit.
     pub caller: Option<&'r CallerSummary>,
+    /// The trace that it belongs to, where its head was read.
+    pub trace: Option<&'r Trace>,
     /// How subjects are named.
     pub subject: &'r AuditSubject,
     /// From the parsed head to the end.
@@ -61,6 +64,7 @@ pub fn record(record: &Record<'_>) {
     tracing::info!(
         target: "doorward::audit",
         request_id = record.request_id,
+        trace_id = record.trace.map(Trace::id),
         generation = record.generation,
         tenant = record.tenant,
         origin = record.origin,

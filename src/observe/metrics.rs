@@ -123,6 +123,68 @@ impl Reload {
     }
 }
 
+/// Which number of connections was exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cap {
+    /// `max_connections`.
+    All,
+    /// `max_connections_per_client`.
+    Client,
+}
+
+/// Why a connection was closed on a client that was too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// `header_timeout`.
+    Header,
+    /// `body_min_rate`.
+    Body,
+}
+
+/// What is counted about connections of clients.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// Those that are open.
+    pub open: IntGauge,
+    refused_all: IntCounter,
+    refused_client: IntCounter,
+    cut_header: IntCounter,
+    cut_body: IntCounter,
+}
+
+impl Connections {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counters = |name: &str, help: &str, label: &str| registered(registry, IntCounterVec::new(Opts::new(name, help), &[label]));
+        let refused =
+            counters("doorward_connections_refused_total", "Connections closed on arrival, by the limit they exceeded.", "limit")?;
+        let cut =
+            counters("doorward_connections_cut_total", "Connections closed because the client was too slow, by what was late.", "late")?;
+        Ok(Self {
+            open: registered(registry, IntGauge::new("doorward_connections", "Connections of clients."))?,
+            refused_all: refused.with_label_values(&["max_connections"]),
+            refused_client: refused.with_label_values(&["max_connections_per_client"]),
+            cut_header: cut.with_label_values(&["header"]),
+            cut_body: cut.with_label_values(&["body"]),
+        })
+    }
+
+    /// Counts a connection that was refused.
+    pub fn refuse(&self, cap: Cap) {
+        match cap {
+            Cap::All => self.refused_all.inc(),
+            Cap::Client => self.refused_client.inc(),
+        }
+    }
+
+    /// Counts a connection that was closed on a slow client.
+    pub fn cut(&self, why: Cut) {
+        match why {
+            Cut::Header => self.cut_header.inc(),
+            Cut::Body => self.cut_body.inc(),
+        }
+    }
+}
+
 type UsageKey = (String, String);
 
 /// The registry and its handles.
@@ -139,6 +201,8 @@ pub struct Metrics {
     pub upstream: Histogram,
     /// Requests being worked on.
     pub in_flight: IntGauge,
+    /// Connections of clients.
+    pub connections: Connections,
     /// Wall-clock steps beyond 60 s.
     pub clock_steps: IntCounter,
     reloads: IntCounterVec,
@@ -194,6 +258,7 @@ impl Metrics {
                 ),
             )?,
             in_flight: registered(r, IntGauge::new("doorward_requests_in_flight", "Requests being worked on."))?,
+            connections: Connections::new(r)?,
             clock_steps: registered(r, IntCounter::new("doorward_clock_steps_total", "Wall-clock steps beyond the default leeway."))?,
             reloads: registered(r, counters("doorward_reloads_total", "Configuration reloads by result.", &["result"]))?,
             generation: registered(r, IntGauge::new("doorward_config_generation", "Generation of the configuration in force."))?,

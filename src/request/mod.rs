@@ -8,6 +8,7 @@ pub mod forwarded;
 pub mod origin;
 pub mod path;
 pub mod query;
+pub mod trace;
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Version};
@@ -19,6 +20,8 @@ use query::Query;
 
 /// Most header fields that a request may have (`threats` 30).
 pub const MAX_FIELDS: usize = 100;
+/// Most bytes of path and query (`threats` 30).
+pub const MAX_TARGET_BYTES: usize = 8 * 1024;
 /// Most bytes of header names and values that a request may have (`threats` 30).
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 
@@ -62,6 +65,9 @@ impl<'a> RequestHead<'a> {
         }
         if matches!(parts.method, Method::TRACE | Method::CONNECT) {
             return Err(Reason::RequestMethodRefused.into());
+        }
+        if parts.uri.path().len() + parts.uri.query().map_or(0, |query| query.len() + 1) > MAX_TARGET_BYTES {
+            return Err(Reason::TargetTooLong.into());
         }
         refuse_odd_fields(headers)?;
         refuse_connection_options(headers)?;

@@ -1,4 +1,5 @@
-//! What happens to a connection before its first request: PROXY protocol, TLS, and which HTTP it speaks. All of it goes by
+//! What happens to a connection before its first request: a place among the others, PROXY protocol, TLS, and which HTTP it
+//! speaks. All of it goes by
 //! the configuration in force when the connection came, so a new certificate is shown from the next handshake on and no
 //! connection is lost. Ends with a [`Watched`] stream for the framework; decides nothing about requests.
 
@@ -17,13 +18,14 @@ use pingora::proxy::{HttpProxy, Session};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::connections::{Connections, Place as Seat};
 use super::listeners::Bound;
 use super::proxy::Proxy;
 use super::proxy_protocol;
 use super::wire::{Protocol, Watched};
 use crate::request::forwarded::Peer;
 use crate::request::{MAX_FIELDS, MAX_HEADER_BYTES};
-use crate::snapshot::{Listener, Live, Place};
+use crate::snapshot::{Listener, Live, Place, Snapshot};
 use crate::tls;
 
 /// Longest time from connecting to the end of the handshakes, the HTTP/2 preface included (`threats` 30).
@@ -76,24 +78,32 @@ fn h2_options() -> H2Options {
 pub(super) struct Accept {
     proxy: Arc<HttpProxy<Proxy>>,
     live: Arc<Live>,
+    connections: Arc<Connections>,
     bound: Listener,
     nth: usize,
 }
 
 impl Accept {
-    pub(super) fn new(proxy: &Arc<HttpProxy<Proxy>>, live: &Arc<Live>, bound: &Bound) -> Self {
-        Self { proxy: Arc::clone(proxy), live: Arc::clone(live), bound: bound.listener.clone(), nth: bound.nth }
+    pub(super) fn new(proxy: &Arc<HttpProxy<Proxy>>, live: &Arc<Live>, connections: &Arc<Connections>, bound: &Bound) -> Self {
+        let (proxy, live, connections) = (Arc::clone(proxy), Arc::clone(live), Arc::clone(connections));
+        Self { proxy, live, connections, bound: bound.listener.clone(), nth: bound.nth }
     }
 
-    async fn open(&self, stream: Stream) -> io::Result<Watched> {
-        let (snapshot, _) = self.live.load();
+    /// A place for one more. Trusted proxies carry many clients and count in all only.
+    fn seat(&self, peer: Peer, snapshot: &Snapshot) -> Option<Seat> {
+        let server = &snapshot.settings.server;
+        let client = match peer {
+            Peer::Address(address) if !server.trusted.contains(peer) => Some(address),
+            Peer::Address(_) | Peer::Unix | Peer::Unknown => None,
+        };
+        self.connections.open(client, &server.limits)
+    }
+
+    async fn open(&self, mut socket: Socket, mut peer: Peer, seat: Seat, snapshot: &Snapshot) -> io::Result<Watched> {
         let server = &snapshot.settings.server;
         let mut same = server.listeners.iter().filter(|listener| listener.place == self.bound.place);
         // One that was taken out of the configuration goes on as it was until the restart.
         let listener = same.nth(self.nth).unwrap_or(&self.bound);
-        let socket = stream.into_any().downcast::<Socket>().map_err(|_| io::Error::other("not a socket"))?;
-        let mut socket = *socket;
-        let mut peer = peer(&socket, &self.bound.place);
         if listener.proxy_protocol {
             if !server.trusted.contains(peer) {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a trusted proxy"));
@@ -103,17 +113,18 @@ impl Accept {
         let Some(tls) = &listener.tls else {
             let (protocol, read) = if listener.h2c { sniff(&mut socket).await? } else { (Protocol::Http1, Bytes::new()) };
             let connection = Connection { peer, secure: false, certificate: None };
-            return Watched::new(Box::new(socket), protocol, read, connection).map_err(io::Error::other);
+            return Watched::new(Box::new(socket), (protocol, read), connection, seat, server.limits).map_err(io::Error::other);
         };
         let acceptor = Acceptor::from_server_config(tls.config());
         let mut stream = acceptor.tls_handshake(socket).await.map_err(io::Error::other)?;
         let certificate = stream.get_ssl().and_then(|tls| tls.peer_certificate_der()).and_then(tls::name_of);
         let connection = Connection { peer, secure: true, certificate };
         if stream.selected_alpn_proto() != Some(ALPN::H2) {
-            return Watched::new(Box::new(stream), Protocol::Http1, Bytes::new(), connection).map_err(io::Error::other);
+            let nothing = (Protocol::Http1, Bytes::new());
+            return Watched::new(Box::new(stream), nothing, connection, seat, server.limits).map_err(io::Error::other);
         }
         match sniff(&mut stream).await? {
-            (Protocol::Http2, read) => Watched::new(Box::new(stream), Protocol::Http2, read, connection).map_err(io::Error::other),
+            told @ (Protocol::Http2, _) => Watched::new(Box::new(stream), told, connection, seat, server.limits).map_err(io::Error::other),
             (Protocol::Http1, _) => Err(io::Error::new(io::ErrorKind::InvalidData, "no HTTP/2 preface")),
         }
     }
@@ -122,7 +133,14 @@ impl Accept {
 #[async_trait]
 impl ServerApp for Accept {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        match tokio::time::timeout(OPENING, self.open(stream)).await {
+        let (snapshot, _) = self.live.load();
+        let Ok(socket) = stream.into_any().downcast::<Socket>() else {
+            tracing::error!(listener = %self.bound.place, "a connection is not a socket");
+            return None;
+        };
+        let peer = peer(&socket, &self.bound.place);
+        let seat = self.seat(peer, &snapshot)?; // one too many: dropped, and so closed
+        match tokio::time::timeout(OPENING, self.open(*socket, peer, seat, &snapshot)).await {
             Ok(Ok(stream)) => self.proxy.process_new(Box::new(stream), shutdown).await,
             Ok(Err(error)) => {
                 tracing::debug!(%error, listener = %self.bound.place, "a connection did not open");

@@ -8,13 +8,16 @@ use std::time::Instant;
 use rand::RngCore as _;
 
 use super::hold::Replay;
+use super::limits::Place;
 use super::stream::{Parting, Stream};
 use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::client::Script;
 use crate::cors::PreflightAnswer;
+use crate::limits::meter::Fields;
 use crate::observe::metrics::InFlight;
 use crate::reason::Denied;
 use crate::request::forwarded::Client;
+use crate::request::trace::Trace;
 use crate::revocations::Revocations;
 use crate::snapshot::Snapshot;
 
@@ -69,6 +72,12 @@ pub(super) struct Exchange {
     pub(super) client: Option<Client>,
     pub(super) received: Instant,
     pub(super) state: State,
+    /// The trace that it belongs to, once its head was read.
+    pub(super) trace: Option<Trace>,
+    /// What its answer says of limits.
+    pub(super) limits: Option<Fields>,
+    /// Its place among the requests at work.
+    pub(super) place: Option<Place>,
     _in_flight: InFlight,
 }
 
@@ -83,6 +92,9 @@ impl Exchange {
             client: None,
             received: Instant::now(),
             state: State::Received,
+            trace: None,
+            limits: None,
+            place: None,
             _in_flight: in_flight,
         }
     }

@@ -1,44 +1,68 @@
-//! Limits of the gateway's own server-to-server endpoint, per client address and per process: a guesser of the verification
-//! secret is slowed down without slowing anybody else.
+//! Requests at once: beyond a number the gateway sheds instead of slowing down for everybody. And the file descriptors that
+//! all of its connections need, asked of the system at start.
 
-use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use governor::clock::DefaultClock;
-use governor::state::keyed::DefaultKeyedStateStore;
-use governor::{Quota, RateLimiter};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Requests per second that go on for ever, and how many may come at once.
-const PER_SECOND: NonZeroU32 = NonZeroU32::new(2).unwrap();
-const BURST: NonZeroU32 = NonZeroU32::new(20).unwrap();
+/// Descriptors beside two for each connection: listeners, files, the runtime's own.
+const OTHERS: u64 = 100;
 
-/// Token buckets by client address.
-pub(super) struct Limits {
-    user_token: RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock>,
-}
+/// The places of requests at work.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places(Arc<AtomicUsize>);
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { user_token: RateLimiter::keyed(Quota::per_second(PER_SECOND).allow_burst(BURST)) }
+impl Places {
+    /// A place, if fewer than `most` are taken; it is given back when it is dropped.
+    pub(super) fn take(&self, most: usize) -> Option<Place> {
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < most).then_some(taken + 1));
+        taken.ok().map(|_| Place(Arc::clone(&self.0)))
     }
 }
 
-impl Limits {
-    /// Whether this client may ask once more now.
-    pub(super) fn admits(&self, client: IpAddr) -> bool {
-        self.user_token.check_key(&prefix(client)).is_ok()
-    }
+/// One request's place.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicUsize>);
 
-    /// Forgets clients whose bucket is full again.
-    pub(super) fn forget_idle(&self) {
-        self.user_token.retain_recent();
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A client owns its whole IPv6 /64 (RFC 6177).
-fn prefix(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+/// Raises the soft limit of file descriptors to the hard one, and warns where connections could exceed it: each has one to
+/// its client and may have one to the upstream.
+pub(super) fn raise_descriptors(max_connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "the soft limit of file descriptors stays as it was");
+    }
+    let needed = (max_connections as u64).saturating_mul(2).saturating_add(OTHERS);
+    if let Some(most) = getrlimit(Resource::Nofile).current.filter(|most| *most < needed) {
+        tracing::warn!(
+            limit = most,
+            needed,
+            "fewer file descriptors than max_connections may need: raise the hard limit (ulimit -Hn, LimitNOFILE) or lower max_connections"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_given_back() {
+        let places = Places::default();
+        let (first, second) = (places.take(2), places.take(2));
+        assert!(first.is_some() && second.is_some() && places.take(2).is_none());
+        drop(first);
+        assert!(places.take(2).is_some(), "and at once given back");
+        assert!(places.take(1).is_none(), "a lowered limit counts those that are there");
+        drop(second);
+        assert!(places.take(1).is_some());
     }
 }

@@ -3,6 +3,7 @@
 
 mod accept;
 mod admin;
+mod connections;
 mod exchange;
 mod hold;
 mod hygiene;
@@ -31,6 +32,7 @@ use pingora_runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::limits::memory::Memory;
 use crate::observe::metrics::Metrics;
 use crate::resolver::Resolver;
 use crate::snapshot::Live;
@@ -66,8 +68,9 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     if let Some(probes) = listeners.probes {
         spawn_http(probes, admin::probes(shown))?;
     }
-    let limits = Arc::<limits::Limits>::default();
-    tokio::spawn(keep_house(gateway.clone(), Arc::clone(&limits)));
+    limits::raise_descriptors(settings.limits.max_connections);
+    let buckets = Arc::<Memory>::default();
+    tokio::spawn(keep_house(gateway.clone(), Arc::clone(&buckets)));
 
     // Each worker keeps its connections: no stealing, no lock between them.
     let runtime = Runtime::new_no_steal(settings.threads, "proxy");
@@ -75,13 +78,15 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         live: Arc::clone(&gateway.live),
         metrics: Arc::clone(&gateway.metrics),
         resolver: Arc::clone(&gateway.resolver),
-        limits: Arc::clone(&limits),
+        buckets,
+        places: limits::Places::default(),
     };
     let proxy = Arc::new(accept::bounded(http_proxy(&Arc::new(ServerConf::default()), proxy)));
     let mut fds = Fds::new();
+    let connections = Arc::new(connections::Connections::new(gateway.metrics.connections.clone()));
     let mut services = Vec::new();
     for bound in listeners.proxy {
-        let mut service = Service::new("proxy".to_owned(), accept::Accept::new(&proxy, &gateway.live, &bound));
+        let mut service = Service::new("proxy".to_owned(), accept::Accept::new(&proxy, &gateway.live, &connections, &bound));
         service.add_listener(bound.into_framework(&mut fds));
         services.push(service);
     }
@@ -120,8 +125,8 @@ fn spawn_http(listener: TcpListener, router: axum::Router) -> std::io::Result<()
     Ok(())
 }
 
-/// Looks upstream names up again, forgets idle clients, and notices when the wall clock jumps.
-async fn keep_house(gateway: Gateway, limits: Arc<limits::Limits>) {
+/// Looks upstream names up again, forgets full buckets, and notices when the wall clock jumps.
+async fn keep_house(gateway: Gateway, buckets: Arc<Memory>) {
     let mut clock = clock::Watch::new();
     loop {
         if let Some(step) = clock.look() {
@@ -132,7 +137,9 @@ async fn keep_house(gateway: Gateway, limits: Arc<limits::Limits>) {
         if let Err(error) = gateway.resolver.resolve(&address).await {
             tracing::warn!(%error, address, "the upstream's name does not resolve; the last known addresses stay");
         }
-        limits.forget_idle();
+        if let Ok(now) = clock::read() {
+            buckets.forget(now);
+        }
         tokio::time::sleep(RESOLVE_EVERY).await;
     }
 }

@@ -17,29 +17,31 @@ use pingora::{Error, ErrorType, Result};
 use super::accept::connection;
 use super::exchange::{Exchange, Forwarding, State};
 use super::hold::{self, Held, Replay};
-use super::limits::Limits;
+use super::limits::Places;
 use super::stream::Parting;
 use super::{respond, streams, upstream, wire};
 use crate::admission::{self, Admitted, Body, Decision, Denial, Rules};
 use crate::assertion::{Fields, Target};
 use crate::client;
-use crate::clock;
+use crate::clock::{self, UnixTime};
+use crate::limits::Store;
+use crate::limits::memory::Memory;
+use crate::limits::meter::Meter;
 use crate::observe::audit;
 use crate::observe::metrics::{InFlight, Metrics, Outcome, seconds};
 use crate::policy::Level;
 use crate::reason::{Denied, Reason};
 use crate::request::forwarded::{self, Client};
 use crate::request::origin::Origin;
+use crate::request::trace::{TRACEPARENT, TRACESTATE, Trace};
 use crate::request::{OWN_SUBPROTOCOL, RequestHead, TOKEN_SUBPROTOCOL, subprotocols};
 use crate::resolver::Resolver;
-use crate::snapshot::Live;
+use crate::snapshot::{Live, Snapshot};
 use crate::tenant::{Endpoint, OnStreamExpiry, Place, Tenant};
 
-/// Idle keep-alive connections are closed after this many seconds; the framework keeps them for ever.
-const KEEPALIVE_SECS: u64 = 60;
 /// Longest that a denied request's body is read and thrown away so that its connection can go on.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Longest silence of a client that is sending a body or reading an answer.
+/// Longest silence of a client that is sending a body.
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 
 /// The proxy.
@@ -47,7 +49,8 @@ pub(super) struct Proxy {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) resolver: Arc<Resolver>,
-    pub(super) limits: Arc<Limits>,
+    pub(super) buckets: Arc<Memory>,
+    pub(super) places: Places,
 }
 
 #[async_trait]
@@ -60,17 +63,22 @@ impl ProxyHttp for Proxy {
 
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+        let limits = &exchange.snapshot.settings.server.limits;
+        exchange.trace = Some(Trace::of(&session.req_header().headers, rand::random(), rand::random()));
         let client = session.as_downstream_mut();
         // Not where the client (HTTP/1.0, or `Connection: close`) or a drain already said no.
         if client.get_keepalive().is_some() {
-            client.set_keepalive(Some(KEEPALIVE_SECS));
+            client.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
+        }
+        if client.get_keepalive_reuses_remaining().is_none() {
+            client.set_keepalive_reuses_remaining(Some(limits.keepalive_requests - 1)); // this is the first of them
         }
         client.set_close_on_response_before_downstream_finish(false);
         client.set_total_drain_timeout(Some(DRAIN));
         client.set_pipelining_enabled(true); // else the second request's first byte cuts off the first one's answer
         client.set_read_timeout(Some(CLIENT_SILENCE));
-        client.set_write_timeout(Some(CLIENT_SILENCE));
+        client.set_write_timeout(Some(limits.send_timeout));
         Ok(())
     }
 
@@ -87,9 +95,9 @@ impl ProxyHttp for Proxy {
                 return Ok(false);
             }
             State::Script(script) => respond::script(session, script, &exchange.request_id).await?,
-            State::Own(answer) => respond::own_answer(session, answer, &exchange.request_id).await?,
+            State::Own(answer) => respond::own_answer(session, answer, exchange.limits.as_ref(), &exchange.request_id).await?,
             State::Preflight(answer) => respond::preflight(session, answer, &exchange.request_id).await?,
-            State::Denied(denial) => respond::deny(session, denial, &exchange.request_id).await?,
+            State::Denied(denial) => respond::deny(session, denial, exchange.limits.as_ref(), &exchange.request_id).await?,
             State::Received => return Error::e_explain(ErrorType::InternalError, "undecided"),
         }
         Ok(true)
@@ -109,8 +117,7 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<()> {
         let snapshot = Arc::clone(&exchange.snapshot);
-        let request_id = exchange.request_id.clone();
-        let client = exchange.client.clone();
+        let (request_id, trace, client) = (exchange.request_id.clone(), exchange.trace, exchange.client.clone());
         let Some(forwarding) = exchange.forwarding() else {
             return Error::e_explain(ErrorType::InternalError, "not admitted");
         };
@@ -121,6 +128,9 @@ impl ProxyHttp for Proxy {
         rebuild_forwarded(request, client.as_ref())?;
         if session.as_downstream().is_http2() {
             join_cookies(request)?;
+        }
+        if let Some(trace) = trace {
+            continue_trace(request, &trace)?;
         }
         let body = forwarding.replay.as_ref().filter(|_| forwarding.whole).map(|replay| replay.bytes().as_ref());
         let target = Target {
@@ -154,10 +164,13 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
         let request_id = exchange.request_id.clone();
-        let snapshot = Arc::clone(&exchange.snapshot);
+        let (snapshot, limits) = (Arc::clone(&exchange.snapshot), exchange.limits.clone());
         let Some(forwarding) = exchange.forwarding() else { return Ok(()) };
         answer.set_version(http::Version::HTTP_11); // ours, whatever the upstream speaks (RFC 9110 §2.5)
         respond::own(answer, &forwarding.admitted, snapshot.signer.reserved(), &request_id)?;
+        if let Some(fields) = limits.as_ref().filter(|_| !answer.status.is_informational()) {
+            respond::say_limits(answer, fields)?;
+        }
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             respond::choose_subprotocol(session, answer)?;
             session.as_downstream_mut().set_read_timeout(None); // an idle WebSocket is no slow client
@@ -223,7 +236,7 @@ impl ProxyHttp for Proxy {
         let unanswered = session.response_written().is_none_or(|answer| answer.status.is_informational());
         if reason != Reason::ClientDisconnected && unanswered {
             session.set_keepalive(None);
-            if let Err(error) = respond::deny(session, &denial, &exchange.request_id).await {
+            if let Err(error) = respond::deny(session, &denial, exchange.limits.as_ref(), &exchange.request_id).await {
                 tracing::debug!(%error, "the client did not take the error");
             }
         }
@@ -245,7 +258,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
-        wire::end_no_more(session);
+        wire::end(session);
         let status = session.response_written().map(|answer| answer.status.as_u16());
         if let Some(error) = error {
             tracing::debug!(request_id = exchange.request_id, %error, "the exchange failed");
@@ -256,13 +269,25 @@ impl ProxyHttp for Proxy {
 }
 
 impl Proxy {
-    async fn judge(&self, session: &mut Session, exchange: &Exchange) -> Result<State> {
+    async fn judge(&self, session: &mut Session, exchange: &mut Exchange) -> Result<State> {
         let goes_on = session.as_downstream().as_http2().is_some_and(|stream| !stream.is_body_empty());
         let wire = wire::head(session);
         if wire.as_ref().map_or(true, |head| head.opaque) {
             session.set_keepalive(None); // what follows is not watched
         }
         let clean = wire.map(|_| goes_on);
+        exchange.place = self.places.take(exchange.snapshot.settings.server.limits.max_in_flight);
+        if exchange.place.is_none() {
+            let origin = Origin::of(&session.req_header().headers).ok().flatten();
+            return Ok(State::Denied(admission::unknown(Reason::GatewayOverloaded.into(), origin, &exchange.snapshot.tenants)));
+        }
+        let meter = Meter::new(Arc::clone(&self.buckets) as Arc<dyn Store>, exchange.client_address());
+        let judged = self.judge_by(session, clean, exchange, &meter).await;
+        exchange.limits = meter.fields();
+        judged
+    }
+
+    async fn judge_by(&self, session: &mut Session, clean: Result<bool, Denied>, exchange: &Exchange, meter: &Meter) -> Result<State> {
         let mut held: Option<Held> = None;
         loop {
             let body = match &held {
@@ -271,7 +296,7 @@ impl Proxy {
                 Some(Held::TooLarge(_)) => Body::TooLarge,
                 Some(Held::TooSlow) => Body::TooSlow,
             };
-            match self.decide(session, clean.clone(), body, exchange) {
+            match self.decide(session, clean.clone(), body, exchange, meter) {
                 Judgement::Settled(Settled::Forward(forwarding)) => {
                     let (replay, whole) = replay_of(held);
                     return Ok(State::Admitted(Box::new(Forwarding { replay, whole, ..*forwarding })));
@@ -289,7 +314,7 @@ impl Proxy {
     }
 
     /// One pass of the pure part: hygiene, parse, decide.
-    fn decide(&self, session: &Session, clean: Result<bool, Denied>, body: Body<'_>, exchange: &Exchange) -> Judgement {
+    fn decide(&self, session: &Session, clean: Result<bool, Denied>, body: Body<'_>, exchange: &Exchange, meter: &Meter) -> Judgement {
         let started = Instant::now();
         let tenants = &exchange.snapshot.tenants;
         let parts = session.req_header();
@@ -300,11 +325,11 @@ impl Proxy {
             Ok(head) => head,
             Err(why) => return stop(why),
         };
-        if let Some(own) = self.before_deciding(&head, exchange) {
+        if let Some(own) = before_deciding(&head, &exchange.snapshot, meter, now) {
             return Judgement::Settled(Settled::Stop(own));
         }
-        let rules =
-            Rules { tenants, revocations: &exchange.revocations, sessions: &exchange.snapshot.sessions, request_id: &exchange.request_id };
+        let (sessions, request_id) = (&exchange.snapshot.sessions, &exchange.request_id);
+        let rules = Rules { tenants, revocations: &exchange.revocations, sessions, meter, request_id };
         let decision = admission::decide(&head, body, rules, now);
         self.metrics.decision.observe(seconds(started.elapsed()));
         match decision {
@@ -329,23 +354,6 @@ impl Proxy {
                 })))
             }
         }
-    }
-
-    /// What needs no tenant: the page's script, and the limit of the server-to-server mint.
-    fn before_deciding(&self, head: &RequestHead<'_>, exchange: &Exchange) -> Option<State> {
-        let snapshot = &exchange.snapshot;
-        if !snapshot.sessions.are_on() {
-            return None;
-        }
-        if matches!(*head.method, Method::GET | Method::HEAD)
-            && let Some(script) = client::at(head.path.as_str())
-        {
-            return Some(State::Script(script));
-        }
-        let client = exchange.client_address();
-        let limited = snapshot.tenants.endpoint(head.method, &head.path) == Some(Endpoint::UserToken)
-            && client.is_some_and(|client| !self.limits.admits(client));
-        limited.then(|| State::Denied(admission::unknown(Reason::RateLimited.into(), head.origin, &snapshot.tenants)))
     }
 
     fn log(&self, request: &RequestHeader, certificate: Option<&str>, status: Option<u16>, failed: bool, exchange: &Exchange) {
@@ -391,10 +399,28 @@ impl Proxy {
             denied,
             admitted,
             caller,
+            trace: exchange.trace.as_ref(),
             subject: &exchange.snapshot.settings.audit_subject,
             latency: exchange.received.elapsed(),
         });
     }
+}
+
+/// What needs no tenant: the page's script, and the limit of the server-to-server mint.
+fn before_deciding(head: &RequestHead<'_>, snapshot: &Snapshot, meter: &Meter, now: UnixTime) -> Option<State> {
+    if !snapshot.sessions.are_on() {
+        return None;
+    }
+    if matches!(*head.method, Method::GET | Method::HEAD)
+        && let Some(script) = client::at(head.path.as_str())
+    {
+        return Some(State::Script(script));
+    }
+    if snapshot.tenants.endpoint(head.method, &head.path) != Some(Endpoint::UserToken) {
+        return None;
+    }
+    let why = meter.mint(now).err()?;
+    Some(State::Denied(admission::unknown(why, head.origin, &snapshot.tenants)))
 }
 
 enum Judgement {
@@ -457,6 +483,15 @@ fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) -> Result<()
         request.remove_header(&header::ACCEPT_ENCODING); // an encoded stream could only be cut
     }
     Ok(())
+}
+
+/// The trace goes on with the gateway as parent. What vendors said of a trace that could not be read is not passed on.
+fn continue_trace(request: &mut RequestHeader, trace: &Trace) -> Result<()> {
+    request.remove_header(&TRACEPARENT);
+    if !trace.is_continued() {
+        request.remove_header(&TRACESTATE);
+    }
+    request.insert_header(TRACEPARENT, trace.header())
 }
 
 /// What anybody said about where the request came from is replaced by what can be believed of it.

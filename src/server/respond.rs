@@ -11,20 +11,28 @@ use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::assertion::reserved::Reserved;
 use crate::client::Script;
 use crate::cors::{self, PreflightAnswer};
+use crate::limits::meter::Fields;
 use crate::policy::Level;
 use crate::reason::{Challenge, Reason};
 use crate::request::{OWN_SUBPROTOCOL, TOKEN_SUBPROTOCOL, subprotocols};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REASON: HeaderName = HeaderName::from_static("x-doorward-reason");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// What a shed client waits, in seconds.
+const SHED_WAIT: u64 = 1;
 
 /// Answers a denial as RFC 9457 problem+json.
-pub(super) async fn deny(session: &mut Session, denial: &Denial, request_id: &str) -> Result<()> {
+pub(super) async fn deny(session: &mut Session, denial: &Denial, limits: Option<&Fields>, request_id: &str) -> Result<()> {
     let row = denial.why.reason.row();
     let tenant = denial.tenant.as_deref();
     let status = tenant.map_or(row.status, |t| t.status(denial.why.reason));
     let mut problem = json!({ "status": status, "title": row.title, "reason": row.code, "request_id": request_id });
-    if let (Some(error), Some(members)) = (tenant.and_then(|t| t.answers.error.get(&denial.why.reason)), problem.as_object_mut()) {
+    let error = tenant.and_then(|t| t.answers.error.get(&denial.why.reason)).map(String::as_str);
+    // Clients of the daily cap look for it there, whatever the preset.
+    let error = error.or((denial.why.reason == Reason::LimitReached).then_some(row.code));
+    if let (Some(error), Some(members)) = (error, problem.as_object_mut()) {
         members.insert("error".to_owned(), json!(error));
     }
     let body = Bytes::from(problem.to_string());
@@ -35,8 +43,11 @@ pub(super) async fn deny(session: &mut Session, denial: &Denial, request_id: &st
     answer.insert_header(REASON, row.code)?;
     answer.insert_header(REQUEST_ID, request_id)?;
     answer.insert_header(header::VARY, "Origin")?;
-    if denial.why.reason == Reason::RateLimited {
-        answer.insert_header(header::RETRY_AFTER, 1)?; // the slowest bucket here refills in half a second
+    if let Some(fields) = limits {
+        say_limits(&mut answer, fields)?;
+    }
+    if denial.why.reason == Reason::GatewayOverloaded {
+        answer.insert_header(header::RETRY_AFTER, SHED_WAIT)?;
     }
     if let Some(challenge) = challenge(denial) {
         answer.insert_header(header::WWW_AUTHENTICATE, challenge)?;
@@ -47,11 +58,22 @@ pub(super) async fn deny(session: &mut Session, denial: &Denial, request_id: &st
         }
     }
     // What could not be framed cannot be skipped either: whatever follows on the connection is not a request.
-    let framed = !matches!(denial.why.reason, Reason::RequestMalformed | Reason::BodyTooLarge | Reason::BodyTimeout);
-    if !framed {
+    let unframed = matches!(denial.why.reason, Reason::RequestMalformed | Reason::BodyTooLarge | Reason::BodyTimeout | Reason::BodyTooSlow);
+    // Nor is there time to read a body that is thrown away.
+    if unframed || denial.why.reason == Reason::GatewayOverloaded {
         session.set_keepalive(None);
     }
     write(session, answer, body).await
+}
+
+/// What the limits that a request met have to say, in place of the upstream's own words.
+pub(super) fn say_limits(answer: &mut ResponseHeader, fields: &Fields) -> Result<()> {
+    answer.insert_header(RATE_LIMIT_POLICY, fields.policy.as_str())?;
+    answer.insert_header(RATE_LIMIT, fields.state.as_str())?;
+    if let Some(seconds) = fields.retry_after {
+        answer.insert_header(header::RETRY_AFTER, seconds)?;
+    }
+    Ok(())
 }
 
 /// Serves the page's script. It is nobody's secret, so any page may load it, and check it by its hash.
@@ -75,7 +97,7 @@ pub(super) async fn script(session: &mut Session, script: &Script, request_id: &
 }
 
 /// Answers one of our own endpoints.
-pub(super) async fn own_answer(session: &mut Session, own: &OwnAnswer, request_id: &str) -> Result<()> {
+pub(super) async fn own_answer(session: &mut Session, own: &OwnAnswer, limits: Option<&Fields>, request_id: &str) -> Result<()> {
     let body = Bytes::from(own.body.to_string());
     let mut answer = ResponseHeader::build(200, Some(10))?;
     answer.insert_header(header::CONTENT_TYPE, "application/json")?;
@@ -83,6 +105,9 @@ pub(super) async fn own_answer(session: &mut Session, own: &OwnAnswer, request_i
     answer.insert_header(header::CACHE_CONTROL, "no-store")?;
     answer.insert_header(REQUEST_ID, request_id)?;
     answer.insert_header(header::VARY, "Origin")?;
+    if let Some(fields) = limits {
+        say_limits(&mut answer, fields)?;
+    }
     if let Some(origin) = &own.readable_by {
         for (name, value) in cors::readable_by(origin, Some(&own.tenant)) {
             answer.insert_header(name, value)?;

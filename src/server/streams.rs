@@ -9,8 +9,8 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use super::stream::{Kind, Stream};
+use crate::admission::Admitted;
 use crate::admission::standing::Standing;
-use crate::admission::{Admitted, Rules};
 use crate::clock;
 use crate::snapshot::Live;
 use crate::tenant::OnStreamExpiry;
@@ -30,8 +30,7 @@ pub(super) fn of(session: &Session, answer: &ResponseHeader, admitted: &Admitted
     let live = Arc::clone(live);
     let judge = move || {
         let (snapshot, revocations) = live.load();
-        let rules = Rules { tenants: &snapshot.tenants, revocations: &revocations, sessions: &snapshot.sessions, request_id: "" };
-        standing.ended(rules, clock::read().ok()?)
+        standing.ended(&snapshot.tenants, &revocations, clock::read().ok()?)
     };
     Some(Arc::new(Stream::new(kind, rules.grace, judge)))
 }

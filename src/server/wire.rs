@@ -1,17 +1,19 @@
 //! Watches what clients send before the framework's parser reads it: that parser mends a broken request line and takes
 //! chunked framing that RFC 9112 §7.1 does not know, and none of its hooks sees the bytes (`threats` 24). Bytes are passed
 //! on as they are; from a body's first refused byte on, reading fails instead. HTTP/2 has one framing, which its library
-//! reads strictly: there only the frames are counted. Set up by [`super::accept`], asked by the proxy.
+//! reads strictly: there only the frames are counted. Watches the clock too: a connection has its place among others, and an
+//! HTTP/1 client that is too slow loses it (`threats` 30). Set up by [`super::accept`], asked by the proxy.
 
 mod chunked;
 mod ending;
 mod frames;
+mod pace;
 mod watcher;
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,9 +29,13 @@ use pingora::proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::accept::{Connection, connection};
+use super::connections::Place;
+use crate::observe::metrics::Cut;
 use crate::reason::{Denied, Reason};
+use crate::snapshot::ServerLimits;
 use ending::Ending;
 use frames::Frames;
+use pace::{Pace, Slow};
 pub(super) use watcher::Head;
 use watcher::Watcher;
 
@@ -53,7 +59,8 @@ pub(super) fn head(session: &Session) -> Result<Head, Denied> {
         return connection(session).map(|_| Head { length: 0, opaque: false }).ok_or_else(unwatched);
     }
     let h1 = session.as_downstream().as_http1().ok_or_else(unwatched)?;
-    let Eye::Http1(watcher) = &watched(h1.stream()).ok_or_else(unwatched)?.eye else { return Err(unwatched()) };
+    let Eye::Http1 { watcher, pace } = &watched(h1.stream()).ok_or_else(unwatched)?.eye else { return Err(unwatched()) };
+    pace.lock().begin();
     let head = watcher.lock().next()?;
     // The framework read another head than we did, or mended it.
     if head.length == h1.get_headers_raw_bytes().len() { Ok(head) } else { Err(unwatched()) }
@@ -66,17 +73,23 @@ pub(super) fn end_in_time(session: &Session, stream: Arc<super::stream::Stream>)
     }
 }
 
-/// The answer is over: its connection may be used again.
-pub(super) fn end_no_more(session: &Session) {
+/// The exchange is over: its connection may be used again.
+pub(super) fn end(session: &Session) {
     if let Some(watched) = session.as_downstream().as_http1().and_then(|h1| watched(h1.stream())) {
         *watched.ending.lock() = None;
+        if let Eye::Http1 { pace, .. } = &watched.eye {
+            pace.lock().end();
+        }
     }
 }
 
-/// Why reading this request's body fails, if its framing is to blame.
+/// Why reading this request's body fails, if its framing or its pace is to blame.
 pub(super) fn broken(session: &Session) -> Option<Denied> {
     let watched = watched(session.as_downstream().as_http1()?.stream())?;
-    let Eye::Http1(watcher) = &watched.eye else { return None };
+    let Eye::Http1 { watcher, pace } = &watched.eye else { return None };
+    if pace.lock().slow() == Some(Slow::Body) {
+        return Some(Reason::BodyTooSlow.into());
+    }
     let why = watcher.lock().broken()?;
     Some(Denied::new(Reason::RequestMalformed, why))
 }
@@ -96,41 +109,69 @@ pub(super) struct Watched {
     ending: Mutex<Option<Ending>>,
     /// Carries the [`Connection`]: the one thing of a connection that every session shows.
     about: Arc<ProxyDigest>,
+    place: Place,
 }
 
 /// Locked by one task at a time, the one that reads the connection.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one of them for each connection, on the heap with it")]
 enum Eye {
-    Http1(Mutex<Watcher>),
+    Http1 { watcher: Mutex<Watcher>, pace: Mutex<Pace> },
     Http2(Mutex<Frames>),
 }
 
 impl Eye {
     fn feed(&mut self, bytes: &[u8]) -> usize {
         match self {
-            Self::Http1(watcher) => watcher.get_mut().feed(bytes),
+            Self::Http1 { watcher, pace } => {
+                let watcher = watcher.get_mut();
+                pace.get_mut().comes(watcher.awaits(), bytes.len());
+                watcher.feed(bytes)
+            }
             Self::Http2(frames) => frames.get_mut().feed(bytes),
         }
     }
 
     fn has_ended(&mut self) -> Option<&'static str> {
         match self {
-            Self::Http1(watcher) => watcher.get_mut().has_ended(),
+            Self::Http1 { watcher, .. } => watcher.get_mut().has_ended(),
             Self::Http2(frames) => frames.get_mut().has_ended(),
+        }
+    }
+
+    /// Whether the client was too slow before now.
+    fn is_late(&mut self) -> bool {
+        match self {
+            Self::Http1 { pace, .. } => pace.get_mut().slow().is_some(),
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// Nothing has come: whether that is too long.
+    fn waits(&mut self, cx: &mut Context<'_>) -> Option<Slow> {
+        match self {
+            Self::Http1 { watcher, pace } => pace.get_mut().waits(cx, watcher.get_mut().awaits()),
+            Self::Http2(_) => None,
         }
     }
 }
 
 impl Watched {
     /// Watches a connection, of which some bytes may have been `read`.
-    pub(super) fn new(inner: Stream, protocol: Protocol, read: Bytes, connection: Connection) -> pingora::Result<Self> {
+    pub(super) fn new(
+        inner: Stream,
+        (protocol, read): (Protocol, Bytes),
+        connection: Connection,
+        place: Place,
+        limits: ServerLimits,
+    ) -> pingora::Result<Self> {
         let eye = match protocol {
-            Protocol::Http1 => Eye::Http1(Mutex::new(Watcher::new())),
+            Protocol::Http1 => Eye::Http1 { watcher: Mutex::new(Watcher::new()), pace: Mutex::new(Pace::new(limits)) },
             Protocol::Http2 => Eye::Http2(Mutex::new(Frames::new())),
         };
         // The framework's place for what came before HTTP; there was no proxy's answer, so it is an empty one.
         let about = ProxyDigest::new(Box::new(ResponseHeader::build(200, Some(0))?), Some(Box::new(connection)));
-        Ok(Self { inner, read, eye, ending: Mutex::new(None), about: Arc::new(about) })
+        Ok(Self { inner, read, eye, ending: Mutex::new(None), about: Arc::new(about), place })
     }
 }
 
@@ -151,13 +192,27 @@ impl AsyncRead for Watched {
                 return Poll::Pending;
             }
         }
+        let late = || Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client is too slow")));
+        if this.eye.is_late() {
+            return late();
+        }
         let refused = |why| Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
         if let Some(why) = this.eye.has_ended() {
             return refused(why);
         }
         let before = buffer.filled().len();
         if this.read.is_empty() {
-            ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+            match Pin::new(&mut this.inner).poll_read(cx, buffer) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => {
+                    let Some(slow) = this.eye.waits(cx) else { return Poll::Pending };
+                    this.place.cut(match slow {
+                        Slow::Head => Cut::Header,
+                        Slow::Body => Cut::Body,
+                    });
+                    return late();
+                }
+            }
         } else {
             let some = this.read.len().min(buffer.remaining());
             buffer.put_slice(this.read.get(..some).unwrap_or_default());
@@ -236,7 +291,7 @@ impl Ssl for Watched {
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
         match self.eye {
-            Eye::Http1(_) => Some(ALPN::H1),
+            Eye::Http1 { .. } => Some(ALPN::H1),
             Eye::Http2(_) => Some(ALPN::H2), // by ALPN, or by its preface where h2c is on
         }
     }

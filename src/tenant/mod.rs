@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use crate::clock::UnixTime;
+use crate::limits::Limits;
 use crate::policy::{Mode, Policy};
 use crate::reason::{Reason, Stage};
 use crate::request::body::Inspected;
@@ -222,6 +223,8 @@ pub struct Tenant {
     pub sessions: SessionRules,
     /// Streams.
     pub streams: StreamRules,
+    /// How often its callers may ask.
+    pub limits: Limits,
 }
 
 impl Tenant {

@@ -78,14 +78,19 @@ impl Gateway {
 
     /// The same, with more files beside the configuration.
     pub fn start_with(config: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_by("", config, files)
+    }
+
+    /// The same, after shell commands that change what the process inherits.
+    pub fn start_by(shell: &str, config: &str, files: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("write");
         write("doorward.toml", config);
         write("identity.key", SECRET);
         write("assertion.key", ASSERTION_KEY);
         files.iter().for_each(|(name, text)| write(name, text));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_doorward"))
-            .args(["run", "-c"])
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("{shell}\nexec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_doorward"), "run", "-c"])
             .arg(directory.path().join("doorward.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -56,6 +56,19 @@ impl Connection {
         Self { stream, rest: Vec::new() }
     }
 
+    /// From another address of this machine, like 127.0.0.2.
+    pub fn open_from(source: std::net::Ipv4Addr, address: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        let stream = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+            socket.bind((source, 0).into()).expect("bind");
+            socket.connect(address).await.expect("connect").into_std().expect("socket")
+        });
+        stream.set_nonblocking(false).expect("blocking");
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        Self { stream, rest: Vec::new() }
+    }
+
     pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)
     }

@@ -17,6 +17,7 @@ mod forwarding;
 mod hostile;
 mod http2;
 mod hygiene;
+mod limits;
 mod listeners;
 mod manual;
 mod operation;

@@ -31,6 +31,7 @@ listen = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 threads = 2
 drain_delay = "0s"
+limits = {{ max_connections_per_client = 2000 }}
 
 [upstream]
 address = "{upstream}"
@@ -414,4 +415,33 @@ fn a_thousand_event_streams_and_five_hundred_websockets_at_once() {
         }
     });
     eprintln!("500 WebSockets: {} bytes of memory each", (resident(gateway.pid()) - before) / 500);
+}
+
+/// A backend may speak first, in the same segment as its 101.
+#[test]
+fn frames_that_come_with_the_handshake_are_not_lost() {
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x05hello",
+        )?;
+        thread::park_timeout(http::PATIENCE);
+        Ok(())
+    });
+    let gateway = start(upstream.address(), 900, "");
+    let session = mint(&gateway);
+    for _ in 0..20 {
+        let mut connection = Connection::open(gateway.address);
+        let protocols = format!("doorward.v1, doorward.token.{session}");
+        let headers = [
+            ("Origin", ORIGIN),
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("Sec-WebSocket-Protocol", protocols.as_str()),
+        ];
+        connection.send(&http::request("GET", "/socket", &headers, b"")).unwrap();
+        assert_eq!(connection.head().map(|h| h.0), Some(101));
+        assert_eq!(connection.take(7).as_deref(), Some(&b"\x81\x05hello"[..]));
+    }
 }

@@ -6,10 +6,11 @@ use crate::{files, trial};
 
 /// A module imports modules of smaller rows only; siblings do not import each other. `config` stands above `tenant` because
 /// it builds tenants (decision record 0001).
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["client", "clock", "json", "manual", "reason", "resolver", "secret"],
     &["request", "tls"],
     &["policy", "revocations", "token"],
+    &["limits"],
     &["tenant"],
     &["cors"],
     &["admission"],

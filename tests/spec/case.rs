@@ -7,6 +7,7 @@
 //! at 1790000000.5                Unix time
 //! revoke secret {{…}}            a line of the revocations file (repeatable)
 //! body too-large                 what happens when the body is asked for (or too-slow)
+//! again 2                        the same request came so often before, from the same address
 //!
 //! POST /chat HTTP/1.1
 //! Host: gw.example
@@ -71,6 +72,7 @@ pub(crate) struct Section {
     at: Option<UnixTime>,
     revocations: String,
     arrival: Arrival,
+    again: usize,
     request: Vec<String>,
     body: String,
     expected: String,
@@ -87,6 +89,7 @@ impl Section {
         let revocations = Revocations::parse(&self.revocations).map_err(|e| format!("revoke: {e:?}"))?;
         let lines: Vec<_> = self.request.iter().map(|l| tokens::expand(l)).collect::<Result<_, _>>()?;
         let raw = Raw::new(lines.iter().map(Vec::as_slice), tokens::expand(&self.body)?, self.arrival);
+        let raw = Raw { before: self.again, ..raw };
         let decision = exchange::decide(&raw, &snapshot, &revocations, self.at.ok_or("no `at`")?);
         Ok(exchange::describe(&decision))
     }
@@ -105,6 +108,7 @@ pub(crate) fn sections(text: &str) -> Result<Vec<Section>, String> {
         };
         let mut section = sections.last().cloned().unwrap_or_default();
         section.arrival = Arrival::Whole;
+        section.again = 0;
         let (directives, request) = upper.split_once("\n\n").ok_or(format!("section {number}: no empty line before the request"))?;
         for line in directives.lines() {
             section.direct(line).map_err(|e| format!("section {number}: {e}"))?;
@@ -135,6 +139,7 @@ impl Section {
             "with" => self.changes.push(tokens::expand_text(rest)?),
             "at" => self.at = Some(time(rest)?),
             "revoke" => self.revocations += &format!("{}\n", tokens::expand_text(rest)?),
+            "again" => self.again = rest.parse().map_err(|_| format!("again {rest}"))?,
             "body" => {
                 self.arrival = match rest {
                     "too-large" => Arrival::TooLarge,

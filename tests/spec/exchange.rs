@@ -1,8 +1,13 @@
 //! One request through the decision, without sockets: raw bytes in, the decision as text out. Follows the server: parse the
 //! head, decide, hold the body where it is wanted, decide again.
 
+use std::sync::Arc;
+
 use doorward::admission::{self, Admitted, Body, Caller, Decision, Denial, OwnAnswer, Rules};
 use doorward::clock::UnixTime;
+use doorward::limits::Store;
+use doorward::limits::memory::Memory;
+use doorward::limits::meter::Meter;
 use doorward::reason::{Denied, Reason};
 use doorward::request::RequestHead;
 use doorward::request::origin::Origin;
@@ -30,6 +35,8 @@ pub(crate) struct Raw {
     pub(crate) body: Vec<u8>,
     /// What arrives of it.
     pub(crate) arrival: Arrival,
+    /// How often the same request came before, from the same address.
+    pub(crate) before: usize,
 }
 
 impl Raw {
@@ -47,12 +54,21 @@ impl Raw {
             head.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
         }
         head.extend_from_slice(b"\r\n");
-        Self { head, body, arrival }
+        Self { head, body, arrival, before: 0 }
     }
 }
 
-/// Decides about a request.
+/// Decides about a request, after those that came before it.
 pub(crate) fn decide(raw: &Raw, snapshot: &Snapshot, revocations: &Revocations, now: UnixTime) -> Decision {
+    let buckets: Arc<dyn Store> = Arc::<Memory>::default();
+    let meter = || Meter::new(Arc::clone(&buckets), Some([192, 0, 2, 1].into()));
+    for _ in 0..raw.before {
+        decide_once(raw, snapshot, revocations, &meter(), now);
+    }
+    decide_once(raw, snapshot, revocations, &meter(), now)
+}
+
+fn decide_once(raw: &Raw, snapshot: &Snapshot, revocations: &Revocations, meter: &Meter, now: UnixTime) -> Decision {
     let tenants = &snapshot.tenants;
     let malformed = || Decision::Deny(admission::unknown(Denied::new(Reason::RequestMalformed, "not HTTP/1.1"), None, tenants));
     let Some(parts) = parts(&raw.head) else { return malformed() };
@@ -60,7 +76,7 @@ pub(crate) fn decide(raw: &Raw, snapshot: &Snapshot, revocations: &Revocations, 
         Ok(head) => head,
         Err(why) => return Decision::Deny(admission::unknown(why, Origin::of(&parts.headers).ok().flatten(), tenants)),
     };
-    let rules = Rules { tenants, revocations, sessions: &snapshot.sessions, request_id: "0123456789abcdef0123456789abcdef" };
+    let rules = Rules { tenants, revocations, sessions: &snapshot.sessions, meter, request_id: "0123456789abcdef0123456789abcdef" };
     match admission::decide(&head, Body::NotRead, rules, now) {
         Decision::NeedBody => {
             let body = match raw.arrival {

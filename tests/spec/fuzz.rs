@@ -45,7 +45,7 @@ fn head(bytes: &[u8], snapshot: &Snapshot) -> Result<(), String> {
         Some(at) => bytes.split_at(at + 4),
         None => (bytes, &[][..]),
     };
-    let raw = Raw { head: head.to_vec(), body: body.to_vec(), arrival: Arrival::Whole };
+    let raw = Raw { head: head.to_vec(), body: body.to_vec(), arrival: Arrival::Whole, before: 0 };
     unverified(&exchange::decide(&raw, snapshot, &Revocations::default(), NOW))
 }
 

@@ -6,14 +6,15 @@ use libtest_mimic::Trial;
 use crate::{case, files, trial};
 
 /// Reasons that need a socket, a clock or a fault to happen: the end-to-end tests show them.
-const ELSEWHERE: [Reason; 7] = [
-    Reason::RateLimited,
+const ELSEWHERE: [Reason; 8] = [
     Reason::ClockBehind,
     Reason::GatewayInternal,
     Reason::UpstreamUnreachable,
     Reason::UpstreamTimeout,
     Reason::UpstreamProtocol,
     Reason::ClientDisconnected,
+    Reason::BodyTooSlow,
+    Reason::GatewayOverloaded,
 ];
 
 /// One test per direction.

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use super::chunked::{Chunked, Progress};
+use super::pace::Awaited;
 use crate::reason::{Denied, Reason};
 use crate::server::hygiene::{self, Framing};
 
@@ -98,6 +99,15 @@ impl Watcher {
     /// Whether no more bytes are passed on, whichever request is to blame.
     pub(super) fn has_ended(&self) -> Option<&'static str> {
         self.broken
+    }
+
+    /// What is waited for.
+    pub(super) fn awaits(&self) -> Awaited {
+        match self.state {
+            State::Head => Awaited::Head { begun: !self.head.is_empty() },
+            State::Length(_) | State::Chunked(_) => Awaited::Body,
+            State::Unwatched => Awaited::Other,
+        }
     }
 
     fn feed_head(&mut self, bytes: &[u8]) -> usize {

@@ -1,0 +1,126 @@
+//! Counts connections, in all and by client, and refuses those that are too many (`threats` 30). Asked by
+//! [`super::accept`] as soon as a connection comes, before any handshake; its place is free again when the connection is dropped.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::limits::prefix;
+use crate::observe::metrics::{Cap, Connections as Counters, Cut};
+use crate::snapshot::ServerLimits;
+
+/// The connections that there are.
+#[derive(Debug)]
+pub(super) struct Connections {
+    table: Mutex<Table>,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    open: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+impl Connections {
+    pub(super) fn new(counters: Counters) -> Self {
+        Self { table: Mutex::default(), counters }
+    }
+
+    /// A place for one more; those without an address, on a Unix socket, and trusted proxies, for which there is none, count in all only.
+    pub(super) fn open(self: &Arc<Self>, client: Option<IpAddr>, limits: &ServerLimits) -> Option<Place> {
+        let client = client.map(prefix);
+        let mut table = self.table.lock();
+        let theirs = client.map_or(0, |client| table.by_client.get(&client).copied().unwrap_or_default());
+        let refused = match (table.open >= limits.max_connections, theirs >= limits.max_connections_per_client) {
+            (true, _) => Some(Cap::All),
+            (false, true) => Some(Cap::Client),
+            (false, false) => None,
+        };
+        if let Some(cap) = refused {
+            self.counters.refuse(cap);
+            return None;
+        }
+        table.open += 1;
+        if let Some(client) = client {
+            table.by_client.insert(client, theirs + 1);
+        }
+        self.counters.open.set(i64::try_from(table.open).unwrap_or(i64::MAX));
+        drop(table);
+        Some(Place { connections: Arc::clone(self), client })
+    }
+
+    fn close(&self, client: Option<IpAddr>) {
+        let mut table = self.table.lock();
+        table.open = table.open.saturating_sub(1);
+        if let Some(client) = client
+            && let Some(theirs) = table.by_client.get_mut(&client)
+        {
+            *theirs -= 1;
+            if *theirs == 0 {
+                table.by_client.remove(&client);
+            }
+        }
+        self.counters.open.set(i64::try_from(table.open).unwrap_or(i64::MAX));
+    }
+}
+
+/// One connection's place.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    client: Option<IpAddr>,
+}
+
+impl Place {
+    /// Counts that the connection was closed because its client was too slow.
+    pub(super) fn cut(&self, why: Cut) {
+        self.connections.counters.cut(why);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.close(self.client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::metrics::Metrics;
+    use std::time::Duration;
+
+    #[test]
+    fn places_are_counted_in_all_and_by_client_and_given_back() {
+        let second = Duration::from_secs(1);
+        let limits = ServerLimits {
+            header_timeout: second,
+            keepalive_timeout: second,
+            keepalive_requests: 1,
+            body_min_rate: 1,
+            body_rate_window: second,
+            send_timeout: second,
+            max_connections: 4,
+            max_connections_per_client: 2,
+            max_in_flight: 1,
+        };
+        let metrics = Metrics::new().unwrap();
+        let connections = Arc::new(Connections::new(metrics.connections.clone()));
+        let open = |client: &str| connections.open(Some(client.parse().unwrap()), &limits);
+        let (first, second) = (open("192.0.2.1"), open("192.0.2.1"));
+        assert!(first.is_some() && second.is_some() && open("192.0.2.1").is_none());
+        drop(first);
+        let third = open("::ffff:192.0.2.1");
+        assert!(third.is_some() && open("192.0.2.1").is_none(), "the same client by its other name");
+        let network = (open("2001:db8::1"), open("2001:db8::2"));
+        assert!(network.0.is_some() && network.1.is_some());
+        assert!(open("192.0.2.9").is_none() && connections.open(None, &limits).is_none(), "four in all");
+        drop((second, third, network));
+        assert!(connections.table.lock().by_client.is_empty());
+        assert_eq!((connections.table.lock().open, metrics.connections.open.get()), (0, 0));
+        assert!((0..4).map(|_| connections.open(None, &limits)).collect::<Vec<_>>().iter().all(Option::is_some));
+    }
+}
