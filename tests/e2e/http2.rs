@@ -599,3 +599,21 @@ fn curl_speaks_it() {
         assert_eq!(upstream.last().one("host"), format!("a.example:{port}"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_has_one_place_for_all_its_requests() {
+    let upstream = Upstream::plain();
+    let limits = "\n[server.limits]\nmax_connections_per_client = 1\n[upstream]";
+    let served = Served::new(&with_tls(upstream.address(), ONE).replace("\n[upstream]", limits));
+    let mut client = served.open().await;
+    for _ in 0..3 {
+        assert_eq!(client.ask(request("GET", "/a", &[]), &[]).await.unwrap().status, 200);
+    }
+    assert_eq!(served.gateway.metric("doorward_connections"), 1.0);
+    let config = served.authority.client_config(&["h2"]);
+    assert!(connect(served.gateway.last_place(), "a.example", &config).await.is_err());
+    assert_eq!(client.ask(request("GET", "/a", &[]), &[]).await.unwrap().status, 200, "the one that is there stays");
+    drop(client);
+    until("its place to be free", || (served.gateway.metric("doorward_connections") == 0.0).then_some(()));
+    assert_eq!(served.open().await.ask(request("GET", "/a", &[]), &[]).await.unwrap().status, 200);
+}

@@ -1,7 +1,7 @@
 //! Several listeners: Unix sockets, proxies in front of us and what is believed of them.
 
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -97,6 +97,30 @@ const LIES: [(&str, &str); 7] = [
     ("X-Real-IP", "203.0.113.9"),
     ("Forwarded", "for=198.51.100.7;proto=https;host=other.example.com"),
 ];
+
+#[test]
+fn limits_go_by_the_client_that_a_trusted_proxy_names() {
+    let upstream = Upstream::plain();
+    let server = "trusted_proxies = [\"127.0.0.1\"]\n[server.limits]\nmax_connections_per_client = 1";
+    let limit = "limit = [{ per = \"client\", requests = 1, period = \"1h\" }]";
+    let gateway = Gateway::start(&format!("{}\n{limit}\n", with(upstream.address(), server, "")));
+    let ask = |connection: &mut Connection, client: &str| {
+        connection.send(&http::request("GET", "/a", &headers(&[("X-Forwarded-For", client)]), b"")).unwrap();
+        connection.answer("GET").unwrap().status
+    };
+    // The proxy's connections count in all only, and each client has its own bucket.
+    let mut proxy: Vec<_> = (0..3).map(|_| Connection::open(gateway.address)).collect();
+    let clients = ["203.0.113.1", "203.0.113.2", "203.0.113.1"];
+    let told: Vec<_> = proxy.iter_mut().zip(clients).map(|(connection, client)| ask(connection, client)).collect();
+    assert_eq!(told, [200, 200, 429]);
+    // Anybody else has one place, and one bucket whatever it says of itself.
+    let other = Ipv4Addr::new(127, 0, 0, 2);
+    let mut first = Connection::open_from(other, gateway.address);
+    assert_eq!((ask(&mut first, "203.0.113.3"), ask(&mut first, "203.0.113.4")), (200, 429));
+    assert!(Connection::open_from(other, gateway.address).more().is_none());
+    assert_eq!(gateway.metric("doorward_connections_refused_total{limit=\"max_connections_per_client\"}"), 1.0);
+    assert_eq!(gateway.metric("doorward_connections"), 4.0);
+}
 
 #[test]
 fn only_trusted_proxies_are_believed() {

@@ -223,3 +223,36 @@ fn who_does_not_shake_hands_holds_nobody_up() {
     });
     assert!(!gateway.log().contains("ERROR"), "{}", gateway.log());
 }
+
+fn limited(upstream: SocketAddr, limits: &str) -> String {
+    with_tls(upstream, ONE).replace("\n[upstream]", &format!("\n[server.limits]\n{limits}\n[upstream]"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_shake_hands_takes_a_place_all_the_same() {
+    let (upstream, authority) = (Upstream::plain(), Authority::new("test"));
+    let a = authority.server(&["a.example"]);
+    let gateway = start(&limited(upstream.address(), "max_connections_per_client = 2"), &[("a", &a)], &[]);
+    let silent: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(gateway.last_place()).unwrap()).collect();
+    until("both to have a place", || (gateway.metric("doorward_connections") == 2.0).then_some(()));
+    let config = authority.client_config(&["http/1.1"]);
+    assert!(connect(gateway.last_place(), "a.example", &config).await.is_err());
+    assert_eq!(gateway.metric("doorward_connections_refused_total{limit=\"max_connections_per_client\"}"), 1.0);
+    drop(silent);
+    until("the places to be free", || (gateway.metric("doorward_connections") == 0.0).then_some(()));
+    assert!(served(gateway.last_place(), &config).await.unwrap().starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_has_its_deadline_under_tls_too() {
+    let (upstream, authority) = (Upstream::plain(), Authority::new("test"));
+    let a = authority.server(&["a.example"]);
+    let gateway = start(&limited(upstream.address(), "header_timeout = \"500ms\""), &[("a", &a)], &[]);
+    let mut stream = connect(gateway.last_place(), "a.example", &authority.client_config(&["http/1.1"])).await.unwrap();
+    assert!(ask(&mut stream, "/a").await.unwrap().starts_with("HTTP/1.1 200"));
+    stream.write_all(b"GET /a HTTP/1.1\r\nHost: a.exa").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("to be closed in time"); // however it ends
+    assert_eq!(gateway.metric("doorward_connections_cut_total{late=\"header\"}"), 1.0);
+    until("its place to be free", || (gateway.metric("doorward_connections") == 0.0).then_some(()));
+}
