@@ -17,6 +17,10 @@ use doorward::revocations::Revocations;
 use doorward::token::mint;
 use http::request::Parts;
 
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SECRET: &str = "test_secret_0123456789abcdef0123";
 const KEY: &str = "pk_bench_0123456789abcdef";
 const NOW: UnixTime = UnixTime::from_secs(1_760_000_000);
