@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -15,29 +14,20 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::accept::connection;
-use super::exchange::{Exchange, Forwarding, State};
-use super::hold::{self, Held, Replay};
+use super::exchange::{Exchange, State};
+use super::hold::{self};
 use super::limits::Places;
-use super::stream::Parting;
+use super::outgoing::{Sent, continue_trace, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials};
 use super::{respond, streams, upstream, wire};
-use crate::admission::{self, Admitted, Body, Decision, Denial, Rules};
-use crate::assertion::{Fields, Target};
-use crate::client;
-use crate::clock::{self, UnixTime};
-use crate::limits::Store;
+use crate::admission::Denial;
+use crate::assertion::Target;
+use crate::clock::{self};
 use crate::limits::memory::Memory;
-use crate::limits::meter::Meter;
-use crate::observe::audit;
-use crate::observe::metrics::{InFlight, Metrics, Outcome, seconds};
-use crate::policy::Level;
+use crate::observe::metrics::{InFlight, Metrics};
 use crate::reason::{Denied, Reason};
-use crate::request::forwarded::{self, Client};
-use crate::request::origin::Origin;
-use crate::request::trace::{TRACEPARENT, TRACESTATE, Trace};
-use crate::request::{OWN_SUBPROTOCOL, RequestHead, TOKEN_SUBPROTOCOL, subprotocols};
+use crate::request::trace::Trace;
 use crate::resolver::Resolver;
-use crate::snapshot::{Live, Snapshot};
-use crate::tenant::{Endpoint, OnStreamExpiry, Place, Tenant};
+use crate::snapshot::Live;
 
 /// Longest that a denied request's body is read and thrown away so that its connection can go on.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -264,275 +254,6 @@ impl ProxyHttp for Proxy {
             tracing::debug!(request_id = exchange.request_id, %error, "the exchange failed");
         }
         let certificate = connection(session).and_then(|connection| connection.certificate.as_deref());
-        self.log(session.req_header(), certificate, status, error.is_some(), exchange);
-    }
-}
-
-impl Proxy {
-    async fn judge(&self, session: &mut Session, exchange: &mut Exchange) -> Result<State> {
-        let goes_on = session.as_downstream().as_http2().is_some_and(|stream| !stream.is_body_empty());
-        let wire = wire::head(session);
-        if wire.as_ref().map_or(true, |head| head.opaque) {
-            session.set_keepalive(None); // what follows is not watched
-        }
-        let clean = wire.map(|_| goes_on);
-        exchange.place = self.places.take(exchange.snapshot.settings.server.limits.max_in_flight);
-        if exchange.place.is_none() {
-            let origin = Origin::of(&session.req_header().headers).ok().flatten();
-            return Ok(State::Denied(admission::unknown(Reason::GatewayOverloaded.into(), origin, &exchange.snapshot.tenants)));
-        }
-        let meter = Meter::new(Arc::clone(&self.buckets) as Arc<dyn Store>, exchange.client_address());
-        let judged = self.judge_by(session, clean, exchange, &meter).await;
-        exchange.limits = meter.fields();
-        judged
-    }
-
-    async fn judge_by(&self, session: &mut Session, clean: Result<bool, Denied>, exchange: &Exchange, meter: &Meter) -> Result<State> {
-        let mut held: Option<Held> = None;
-        loop {
-            let body = match &held {
-                None => Body::NotRead,
-                Some(Held::Whole(replay)) => Body::Held(replay.bytes()),
-                Some(Held::TooLarge(_)) => Body::TooLarge,
-                Some(Held::TooSlow) => Body::TooSlow,
-            };
-            match self.decide(session, clean.clone(), body, exchange, meter) {
-                Judgement::Settled(Settled::Forward(forwarding)) => {
-                    let (replay, whole) = replay_of(held);
-                    return Ok(State::Admitted(Box::new(Forwarding { replay, whole, ..*forwarding })));
-                }
-                Judgement::Settled(Settled::Stop(state)) => return Ok(state),
-                Judgement::NeedBody(_) if held.is_some() => {
-                    return Error::e_explain(ErrorType::InternalError, "body asked for twice");
-                }
-                Judgement::NeedBody(length) => {
-                    let server = &exchange.snapshot.settings.server;
-                    held = Some(hold::hold(session, length, server.body_hold, server.body_timeout).await?);
-                }
-            }
-        }
-    }
-
-    /// One pass of the pure part: hygiene, parse, decide.
-    fn decide(&self, session: &Session, clean: Result<bool, Denied>, body: Body<'_>, exchange: &Exchange, meter: &Meter) -> Judgement {
-        let started = Instant::now();
-        let tenants = &exchange.snapshot.tenants;
-        let parts = session.req_header();
-        let origin = Origin::of(&parts.headers).ok().flatten();
-        let stop = |why: Denied| Judgement::Settled(Settled::Stop(State::Denied(admission::unknown(why, origin, tenants))));
-        let Ok(now) = clock::read() else { return stop(Reason::ClockBehind.into()) };
-        let head = match clean.and_then(|goes_on| RequestHead::parse_stream(parts, goes_on)) {
-            Ok(head) => head,
-            Err(why) => return stop(why),
-        };
-        if let Some(own) = before_deciding(&head, &exchange.snapshot, meter, now) {
-            return Judgement::Settled(Settled::Stop(own));
-        }
-        let (sessions, request_id) = (&exchange.snapshot.sessions, &exchange.request_id);
-        let rules = Rules { tenants, revocations: &exchange.revocations, sessions, meter, request_id };
-        let decision = admission::decide(&head, body, rules, now);
-        self.metrics.decision.observe(seconds(started.elapsed()));
-        match decision {
-            Decision::NeedBody => Judgement::NeedBody(head.content_length),
-            Decision::Own(answer) => Judgement::Settled(Settled::Stop(State::Own(answer))),
-            Decision::Preflight(answer) => Judgement::Settled(Settled::Stop(State::Preflight(answer))),
-            Decision::Deny(denial) => Judgement::Settled(Settled::Stop(State::Denied(denial))),
-            Decision::Forward(admitted) => {
-                let names: Vec<_> = credential_queries(admitted.tenant()).collect();
-                let query = head.query.without(&names).map(std::borrow::Cow::into_owned);
-                Judgement::Settled(Settled::Forward(Box::new(Forwarding {
-                    path: head.path.as_str().to_owned(),
-                    query,
-                    admitted,
-                    replay: None,
-                    whole: false,
-                    first_piece: false,
-                    stream: None,
-                    parting: Parting::default(),
-                    since: Instant::now(),
-                    failed: None,
-                })))
-            }
-        }
-    }
-
-    fn log(&self, request: &RequestHeader, certificate: Option<&str>, status: Option<u16>, failed: bool, exchange: &Exchange) {
-        let mut caller = None; // a permit has its own
-        let (outcome, tenant, admitted, denied) = match &exchange.state {
-            State::Admitted(forwarding) => {
-                self.metrics.upstream.observe(seconds(forwarding.since.elapsed()));
-                let level = forwarding.admitted.caller().level();
-                let reason = forwarding.failed.as_ref().map(|why| why.reason).or(failed.then_some(Reason::ClientDisconnected));
-                let outcome = reason.map_or(Outcome::Forwarded(level), |reason| Outcome::Failed(reason, level));
-                (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), forwarding.failed.as_ref())
-            }
-            State::Denied(denial) => {
-                caller = denial.caller.as_ref();
-                (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why))
-            }
-            State::Own(answer) => {
-                caller = Some(&answer.caller);
-                (Outcome::Answered(answer.caller.level), Some(&answer.tenant), None, None)
-            }
-            State::Script(_) => (Outcome::Answered(Level::Anonymous), None, None, None),
-            State::Preflight(_) => (Outcome::Preflight, None, None, None),
-            State::Received => (Outcome::Denied(Reason::ClientDisconnected), None, None, None),
-        };
-        let would_deny = admitted.and_then(Admitted::would_deny).map(|d| d.reason);
-        self.metrics.tenant(tenant.map(|t| t.id.as_str())).count(outcome, would_deny);
-        if let Some(key) = admitted.and_then(|a| a.caller().verified()).map(|v| v.key())
-            && let Ok(now) = clock::read()
-        {
-            key.usage.hit(now);
-        }
-        audit::record(&audit::Record {
-            request_id: &exchange.request_id,
-            generation: exchange.snapshot.generation,
-            tenant: tenant.map(|t| t.id.as_str()),
-            origin: Origin::of(&request.headers).ok().flatten().map(Origin::as_str),
-            client: exchange.client_address(),
-            client_certificate: certificate,
-            method: request.method.as_str(),
-            path: request.uri.path(),
-            status,
-            outcome,
-            denied,
-            admitted,
-            caller,
-            trace: exchange.trace.as_ref(),
-            subject: &exchange.snapshot.settings.audit_subject,
-            latency: exchange.received.elapsed(),
-        });
-    }
-}
-
-/// What needs no tenant: the page's script, and the limit of the server-to-server mint.
-fn before_deciding(head: &RequestHead<'_>, snapshot: &Snapshot, meter: &Meter, now: UnixTime) -> Option<State> {
-    if !snapshot.sessions.are_on() {
-        return None;
-    }
-    if matches!(*head.method, Method::GET | Method::HEAD)
-        && let Some(script) = client::at(head.path.as_str())
-    {
-        return Some(State::Script(script));
-    }
-    if snapshot.tenants.endpoint(head.method, &head.path) != Some(Endpoint::UserToken) {
-        return None;
-    }
-    let why = meter.mint(now).err()?;
-    Some(State::Denied(admission::unknown(why, head.origin, &snapshot.tenants)))
-}
-
-enum Judgement {
-    Settled(Settled),
-    /// With the body's length, where it is known.
-    NeedBody(Option<u64>),
-}
-
-enum Settled {
-    Forward(Box<Forwarding>),
-    Stop(State),
-}
-
-/// What to send before the rest of the body, and whether it is all of it.
-fn replay_of(held: Option<Held>) -> (Option<Replay>, bool) {
-    match held {
-        Some(Held::Whole(replay)) => (Some(replay), true),
-        Some(Held::TooLarge(replay)) => (replay, false),
-        Some(Held::TooSlow) | None => (None, false),
-    }
-}
-
-fn internal(why: &'static str) -> Box<Error> {
-    Error::explain(ErrorType::InternalError, why)
-}
-
-/// Streams are silent for as long as they like: they are exempt from the upstream's read timeout by this rule.
-fn is_stream(session: &Session) -> bool {
-    let head = session.req_header();
-    let accepts = head.headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
-    head.headers.contains_key(header::UPGRADE) || accepts.flat_map(|v| v.split(',')).any(|t| t.trim().starts_with("text/event-stream"))
-}
-
-/// Query parameters that are credentials or embed keys of this tenant.
-fn credential_queries(tenant: &Tenant) -> impl Iterator<Item = &str> {
-    let places = tenant.places.embed_key.iter().chain(&tenant.places.token);
-    let placed = places.filter_map(|place| if let Place::Query(name) = place { Some(name.as_str()) } else { None });
-    placed.chain(tenant.sessions.in_query.then_some(RequestHead::SESSION_PARAMETER))
-}
-
-/// The client's credentials and its own word about who it is stop here; `Expect` was answered here.
-fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) -> Result<()> {
-    request.remove_header(&header::AUTHORIZATION);
-    request.remove_header(&header::EXPECT);
-    let places = &tenant.places;
-    for place in places.embed_key.iter().chain(&places.token).chain(&places.asserted_id) {
-        if let Place::Header(name) = place {
-            request.remove_header(name);
-        }
-    }
-    if request.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
-        let ours = |offered: &&str| *offered == OWN_SUBPROTOCOL || offered.starts_with(TOKEN_SUBPROTOCOL);
-        let others = subprotocols(&request.headers).filter(|offered| !ours(offered)).collect::<Vec<_>>().join(", ");
-        request.remove_header(&header::SEC_WEBSOCKET_PROTOCOL);
-        if !others.is_empty() {
-            request.insert_header(header::SEC_WEBSOCKET_PROTOCOL, others)?;
-        }
-    }
-    if tenant.streams.events == OnStreamExpiry::Close {
-        request.remove_header(&header::ACCEPT_ENCODING); // an encoded stream could only be cut
-    }
-    Ok(())
-}
-
-/// The trace goes on with the gateway as parent. What vendors said of a trace that could not be read is not passed on.
-fn continue_trace(request: &mut RequestHeader, trace: &Trace) -> Result<()> {
-    request.remove_header(&TRACEPARENT);
-    if !trace.is_continued() {
-        request.remove_header(&TRACESTATE);
-    }
-    request.insert_header(TRACEPARENT, trace.header())
-}
-
-/// What anybody said about where the request came from is replaced by what can be believed of it.
-fn rebuild_forwarded(request: &mut RequestHeader, client: Option<&Client>) -> Result<()> {
-    for name in forwarded::FAMILY {
-        request.remove_header(name);
-    }
-    let Some(client) = client else { return Ok(()) };
-    if let Some(chain) = client.chain() {
-        request.insert_header("x-forwarded-for", chain)?;
-    }
-    if let Some(host) = &client.host {
-        request.insert_header("x-forwarded-host", host.as_str())?;
-    }
-    request.insert_header("x-forwarded-proto", client.scheme())
-}
-
-/// HTTP/2 may split cookies; HTTP/1.1 has one field for them (RFC 9113 §8.2.3).
-fn join_cookies(request: &mut RequestHeader) -> Result<()> {
-    let crumbs: Vec<_> = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if crumbs.len() < 2 {
-        return Ok(());
-    }
-    let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).map_err(|_| internal("cookies cannot be joined"))?;
-    request.insert_header(header::COOKIE, joined)
-}
-
-/// The framework's header section, as something an assertion can be applied to.
-struct Sent<'r>(&'r mut RequestHeader);
-
-impl Fields for Sent<'_> {
-    fn names(&self) -> Vec<HeaderName> {
-        self.0.headers.keys().cloned().collect()
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.0.remove_header(name);
-    }
-
-    fn insert(&mut self, name: HeaderName, value: HeaderValue) {
-        // Fails only for a name that is not one; ours all are, and a missing header fails the signature.
-        let _ = self.0.insert_header(name, value);
+        self.record(session.req_header(), certificate, status, error.is_some(), exchange);
     }
 }

@@ -1,0 +1,72 @@
+//! The end of a request: one count and one audit record, whatever became of it.
+
+use pingora::http::RequestHeader;
+
+use super::exchange::{Exchange, State};
+use super::proxy::Proxy;
+use crate::admission::Admitted;
+use crate::clock;
+use crate::observe::audit;
+use crate::observe::metrics::{Outcome, seconds};
+use crate::policy::Level;
+use crate::reason::Reason;
+use crate::request::origin::Origin;
+
+impl Proxy {
+    /// Counts and records a request that is over. `failed` is whether the framework ended it with an error.
+    pub(super) fn record(
+        &self,
+        request: &RequestHeader,
+        certificate: Option<&str>,
+        status: Option<u16>,
+        failed: bool,
+        exchange: &Exchange,
+    ) {
+        let mut caller = None; // a permit has its own
+        let (outcome, tenant, admitted, denied) = match &exchange.state {
+            State::Admitted(forwarding) => {
+                self.metrics.upstream.observe(seconds(forwarding.since.elapsed()));
+                let level = forwarding.admitted.caller().level();
+                let reason = forwarding.failed.as_ref().map(|why| why.reason).or(failed.then_some(Reason::ClientDisconnected));
+                let outcome = reason.map_or(Outcome::Forwarded(level), |reason| Outcome::Failed(reason, level));
+                (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), forwarding.failed.as_ref())
+            }
+            State::Denied(denial) => {
+                caller = denial.caller.as_ref();
+                (Outcome::Denied(denial.why.reason), denial.tenant.as_ref(), None, Some(&denial.why))
+            }
+            State::Own(answer) => {
+                caller = Some(&answer.caller);
+                (Outcome::Answered(answer.caller.level), Some(&answer.tenant), None, None)
+            }
+            State::Script(_) => (Outcome::Answered(Level::Anonymous), None, None, None),
+            State::Preflight(_) => (Outcome::Preflight, None, None, None),
+            State::Received => (Outcome::Denied(Reason::ClientDisconnected), None, None, None),
+        };
+        let would_deny = admitted.and_then(Admitted::would_deny).map(|d| d.reason);
+        self.metrics.tenant(tenant.map(|t| t.id.as_str())).count(outcome, would_deny);
+        if let Some(key) = admitted.and_then(|a| a.caller().verified()).map(|v| v.key())
+            && let Ok(now) = clock::read()
+        {
+            key.usage.hit(now);
+        }
+        audit::record(&audit::Record {
+            request_id: &exchange.request_id,
+            generation: exchange.snapshot.generation,
+            tenant: tenant.map(|t| t.id.as_str()),
+            origin: Origin::of(&request.headers).ok().flatten().map(Origin::as_str),
+            client: exchange.client_address(),
+            client_certificate: certificate,
+            method: request.method.as_str(),
+            path: request.uri.path(),
+            status,
+            outcome,
+            denied,
+            admitted,
+            caller,
+            trace: exchange.trace.as_ref(),
+            subject: &exchange.snapshot.settings.audit_subject,
+            latency: exchange.received.elapsed(),
+        });
+    }
+}
