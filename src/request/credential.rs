@@ -5,6 +5,9 @@ use crate::reason::{Denied, Reason};
 /// The `typ` of Doorward's own session tokens (RFC 8725 §3.11): tells them from every identity JWT.
 pub const SESSION_TYP: &str = "doorward-session+jwt";
 
+/// `{"typ":"doorward-session+jwt"}` in base64url: no header that names our type is shorter.
+const SHORTEST_SESSION_HEADER: usize = 40;
+
 /// What a credential looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
@@ -41,6 +44,9 @@ impl Form {
 /// ours, and the JWT format refuses every `typ` that reads like ours. Allocates nothing: every JWT passes here.
 fn is_session_header(encoded: &str) -> bool {
     use base64::Engine as _;
+    if encoded.len() < SHORTEST_SESSION_HEADER {
+        return false; // the common headers are shorter: nothing to decode
+    }
     let mut header = [0; 192];
     base64::engine::general_purpose::URL_SAFE_NO_PAD
         .decode_slice(encoded, &mut header)

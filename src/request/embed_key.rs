@@ -9,12 +9,15 @@ use std::sync::Arc;
 pub struct EmbedKey(Arc<str>);
 
 impl EmbedKey {
+    /// Most characters of an embed key.
+    pub const LONGEST: usize = 128;
+
     /// Reads an embed key.
     ///
     /// # Errors
     /// A sentence that says what is wrong.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        if !(16..=128).contains(&text.len()) {
+        if !(16..=Self::LONGEST).contains(&text.len()) {
             return Err("an embed key has 16 to 128 characters");
         }
         if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
