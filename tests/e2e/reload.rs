@@ -235,6 +235,9 @@ fn no_decision_is_made_by_a_secret_that_was_not_live() {
                     connection.send(&tokens[which]).unwrap();
                     let answer = connection.answer("GET").expect("an answer");
                     let received = Instant::now();
+                    if answer.one("connection") == "close" {
+                        connection = Connection::open(gateway.address); // it served its share of requests
+                    }
                     let lives = lives.lock().unwrap().clone();
                     let (this, next) = (lives[which], lives.get(which + 1).copied());
                     // Not live for sure: this one's write had not begun, or the next was in force before the request was sent.
