@@ -483,7 +483,7 @@ async fn requests_that_are_reset_once_they_are_taken_on_are_counted() {
         let Ok(answer) = client.begin(request("GET", "/a", &[]), &[]).await else { break };
         let there = async {
             while upstream.seen().len() < round {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await; // polls, under the deadline below
             }
         };
         tokio::select! {
