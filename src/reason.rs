@@ -204,6 +204,10 @@ reasons! {
         "Callers who are not signed in have spent this tenant's requests of the day, or this client its share of them. Sign in, or come back after midnight UTC.";
     GatewayOverloaded = "gateway_overloaded" 503 Gateway No "Gateway overloaded"
         "The gateway is working on as many requests as max_in_flight allows. Try again in a second.";
+    PathNotServed = "path_not_served" 404 Upstream No "Path not served"
+        "The path is not below the strip_prefix of the upstream that it goes to, so the backend has no such path. Send a path below the prefix, or give this one a route to another upstream.";
+    UpstreamTls = "upstream_tls" 502 Upstream No "Upstream not trusted"
+        "No TLS connection to the backend could be made: its certificate is not for server_name, not signed by ca or not valid now, or the backend refused ours. Compare [upstream.tls] with what the backend shows.";
 }
 
 impl Reason {

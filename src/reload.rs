@@ -14,7 +14,6 @@ use crate::clock;
 use crate::config::watched::{self, Files};
 use crate::config::{self, Loaded};
 use crate::observe::metrics::{Metrics, Reload};
-use crate::resolver::Resolver;
 use crate::revocations::Revocations;
 use crate::snapshot::{Listener, Live};
 
@@ -34,8 +33,6 @@ pub struct Reloader {
     pub live: Arc<Live>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Upstream names are resolved before they are used.
-    pub resolver: Arc<Resolver>,
 }
 
 /// Reads the revocations file that a configuration names.
@@ -156,9 +153,8 @@ impl Reloader {
         if moved || (old.admin, old.probes, old.threads) != (new.admin, new.probes, new.threads) {
             tracing::warn!("addresses and threads change with a restart only; the rest of the new configuration is in force");
         }
-        if let Err(error) = self.resolver.resolve(&snapshot.settings.upstream.address).await {
-            tracing::warn!(%error, address = snapshot.settings.upstream.address, "the upstream's name does not resolve yet");
-        }
+        snapshot.upstreams.take_over(&before.upstreams);
+        snapshot.upstreams.resolve_soon().await;
         let generation = snapshot.generation;
         self.metrics.prepare(&snapshot.tenants, snapshot.settings.max_tenants);
         self.live.swap(snapshot);

@@ -192,9 +192,9 @@ impl Signer {
         &self.reserved
     }
 
-    /// The public keys as a JWK Set (RFC 7517 §5); never an `oct` key.
-    pub fn jwks(&self) -> serde_json::Value {
-        serde_json::json!({ "keys": self.published })
+    /// The public keys as JWKs (RFC 7517 §4); never an `oct` key.
+    pub fn published(&self) -> impl Iterator<Item = serde_json::Value> {
+        self.published.iter().map(|key| serde_json::json!(key))
     }
 
     /// The headers that tell the upstream who is talking.

@@ -13,7 +13,6 @@ use super::log;
 use crate::config::{self, watched::Files};
 use crate::observe::metrics::Metrics;
 use crate::reload::{self, Reloader};
-use crate::resolver::Resolver;
 use crate::server::{self, Gateway, Listeners};
 use crate::snapshot::Live;
 
@@ -74,7 +73,7 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
     metrics.prepare(&loaded.snapshot.tenants, loaded.snapshot.settings.max_tenants);
     metrics.in_force(1, loaded.snapshot.loaded_at);
     let live = Arc::new(Live::new(loaded.snapshot, revocations));
-    let gateway = Gateway { live, metrics, resolver: Arc::default() };
+    let gateway = Gateway { live, metrics };
     let serving = async {
         ready(listeners.proxy_address()?, listeners.admin_address()?)?;
         serve(config.to_path_buf(), gateway, listeners, loaded.files).await
@@ -95,10 +94,7 @@ fn failed(why: &str) -> ExitCode {
 }
 
 async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Files) -> io::Result<bool> {
-    let upstream = gateway.live.load().0.settings.upstream.address.clone();
-    if let Err(error) = gateway.resolver.resolve(&upstream).await {
-        tracing::warn!(%error, address = upstream, "the upstream's name does not resolve yet");
-    }
+    gateway.live.load().0.upstreams.resolve_soon().await;
     let (hangup, hangups) = mpsc::channel(1);
     let mut hup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
@@ -106,12 +102,7 @@ async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Fil
             let _ = hangup.try_send(()); // full: a reload is due already
         }
     });
-    let reloader = Reloader {
-        path,
-        live: Arc::clone(&gateway.live),
-        metrics: Arc::clone(&gateway.metrics),
-        resolver: Arc::<Resolver>::clone(&gateway.resolver),
-    };
+    let reloader = Reloader { path, live: Arc::clone(&gateway.live), metrics: Arc::clone(&gateway.metrics) };
     tokio::spawn(reloader.run(files, hangups));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     for (place, tls) in listeners.places() {

@@ -22,6 +22,7 @@ use crate::secret::Encoding;
 use crate::tenant::{MissingOrigin, OnExpired, OnStreamExpiry, UnsignedId};
 use crate::tls::{ClientAuth, MinVersion};
 use crate::token::FormatName;
+use crate::upstream::Backend;
 
 /// What is wrong with a value. The sentence goes on after the key's name.
 #[derive(Debug)]
@@ -257,9 +258,9 @@ impl Word for SocketAddr {
     }
 }
 
-/// `host:port` of the upstream.
+/// `host:port` of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HostPort(pub(super) String);
+pub(super) struct HostPort(pub(super) Backend);
 
 impl Word for HostPort {
     const EXAMPLE: &'static str = "\"127.0.0.1:3000\"";
@@ -275,10 +276,10 @@ impl Word for HostPort {
         let (host, port) = text.rsplit_once(':').ok_or_else(shape)?;
         let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok());
         let name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-        if (v6 || name) && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|p| p > 0) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(shape())
+        let number = port.parse::<u16>().ok().filter(|number| *number > 0 && port.bytes().all(|b| b.is_ascii_digit()));
+        match number {
+            Some(port) if v6 || name => Ok(Self(Backend::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port })),
+            _ => Err(shape()),
         }
     }
 }
@@ -407,6 +408,14 @@ pub(super) enum SubjectWord {
     Omitted,
 }
 
+/// `upstream.balance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BalanceWord {
+    RoundRobin,
+    LeastConnections,
+    ConsistentHash,
+}
+
 /// `claims.expiry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExpiryRequired(pub(super) bool);
@@ -431,6 +440,7 @@ choices! {
     SubjectWord, "\"plain\"": "plain" => Self::Plain, "hash" => Self::Hash, "none" => Self::Omitted;
     MinVersion, "\"1.2\"": "1.2" => Self::Tls12, "1.3" => Self::Tls13;
     ClientAuth, "\"required\"": "required" => Self::Required, "optional" => Self::Optional;
+    BalanceWord, "\"round_robin\"": "round_robin" => Self::RoundRobin, "least_connections" => Self::LeastConnections, "consistent_hash" => Self::ConsistentHash;
     Convention, "\"x-forwarded\"": "x-forwarded" => Self::XForwarded, "forwarded" => Self::Forwarded;
     ExpiryRequired, "\"required\"": "required" => Self(true), "optional" => Self(false);
     TokenAlgorithm, "\"HS256\"":
