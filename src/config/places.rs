@@ -99,10 +99,14 @@ impl Word for HeadPlace {
     const WANTED: &'static str = "a place";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
-        let help = "write \"header:NAME\", \"query:NAME\" or \"path:/conversations/*\"";
+        let help = "write \"header:NAME\", \"query:NAME\" or \"path:/conversations/*/*\"";
         match AnyPlace::parse(text).map_err(|complaint| complaint.help(help))? {
             AnyPlace::Head(Place::Bearer) => {
                 Err(Complaint::new(Code::BadPlace, "does not take \"bearer\": what stands there is an embed key or a token").help(help))
+            }
+            AnyPlace::Head(Place::Path(pattern)) if !pattern.has_star() => {
+                let sentence = format!("does not take \"{text}\": no star in it stands for one segment, a final one is everything below");
+                Err(Complaint::new(Code::BadPlace, sentence).help(help))
             }
             AnyPlace::Head(place) => Ok(Self(place)),
             AnyPlace::Body(_) => {

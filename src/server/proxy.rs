@@ -97,7 +97,7 @@ impl ProxyHttp for Proxy {
         match &mut exchange.state {
             State::Admitted(forwarding) => {
                 let silence = if is_stream(session) { streams::longest_silence(session, &forwarding.admitted) } else { None };
-                forwarding.errand.peer(&self.lines, silence)
+                forwarding.errand.peer(&self.lines, silence, session.is_upgrade_req())
             }
             State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => {
                 Error::e_explain(ErrorType::InternalError, "not admitted")
@@ -153,6 +153,9 @@ impl ProxyHttp for Proxy {
         {
             replay.complete(body);
         }
+        if body.is_some() {
+            forwarding.errand.sends();
+        }
         if is_end {
             forwarding.errand.sent();
         }
@@ -174,7 +177,7 @@ impl ProxyHttp for Proxy {
         }
         if !answer.status.is_informational() || answer.status == StatusCode::SWITCHING_PROTOCOLS {
             let over = streams::has_no_body(session, answer);
-            forwarding.errand.answered(answer.status.as_u16(), is_stream(session) || streams::is_stream(answer), over);
+            forwarding.errand.answered(answer.status.as_u16(), is_stream(session), over);
         }
         forwarding.stream = streams::of(session, answer, &forwarding.admitted, &self.live);
         if let Some(stream) = &forwarding.stream {

@@ -35,16 +35,6 @@ pub(super) fn of(session: &Session, answer: &ResponseHeader, admitted: &Admitted
     Some(Arc::new(Stream::new(kind, rules.grace, judge)))
 }
 
-/// Whether an answer is a stream by its own word, whatever was asked for.
-pub(super) fn is_stream(answer: &ResponseHeader) -> bool {
-    answer.status == StatusCode::SWITCHING_PROTOCOLS || is_event_stream(answer)
-}
-
-fn is_event_stream(answer: &ResponseHeader) -> bool {
-    let mut types = answer.headers.get_all(CONTENT_TYPE).iter().filter_map(|v| v.to_str().ok());
-    types.any(|t| t.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case("text/event-stream")))
-}
-
 /// Whether nothing follows an answer's head (RFC 9112 §6.3).
 pub(super) fn has_no_body(session: &Session, answer: &ResponseHeader) -> bool {
     let empty = |v: &http::HeaderValue| v.as_bytes() == b"0";
@@ -71,7 +61,8 @@ fn kind(session: &Session, answer: &ResponseHeader) -> Option<Kind> {
     if answer.status.is_informational() || answer.headers.contains_key(CONTENT_LENGTH) || answer.status == StatusCode::NO_CONTENT {
         return None;
     }
-    let events = is_event_stream(answer);
+    let mut types = answer.headers.get_all(CONTENT_TYPE).iter().filter_map(|v| v.to_str().ok());
+    let events = types.any(|t| t.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case("text/event-stream")));
     // What is encoded cannot be added to: no boundary of it is known.
     let plain = !answer.headers.contains_key(CONTENT_ENCODING);
     let chunked = session.req_header().version == Version::HTTP_11;

@@ -1,5 +1,5 @@
 //! Connections to backends that can be hung up on. The framework has one read timeout for a whole answer and none for an
-//! exchange, and its hooks see no silence; so each connection is made here, with a second descriptor of its socket, and
+//! exchange, waits for an answer when its write timeout has passed, and its hooks see no silence; so each connection is made here, with a second descriptor of its socket, and
 //! what a request is waiting for is noted beside it. A round ten times a second shuts down what waited too long, and the
 //! framework sees the connection end. Costs a request some atomic stores, and each connection one more descriptor.
 
@@ -18,6 +18,7 @@ use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{Digest, GetProxyDigest as _, SocketDigest};
 use pingora::{Error, ErrorType, OrErr as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, Shutdown};
 
 /// From one round to the next.
@@ -31,6 +32,7 @@ pub(in crate::server) enum Cut {
     FirstByte = 1,
     Silence = 2,
     Total = 3,
+    Write = 4,
 }
 
 impl Cut {
@@ -40,6 +42,7 @@ impl Cut {
             Self::FirstByte => "no answer within first_byte_timeout",
             Self::Silence => "silent within its answer for read_timeout",
             Self::Total => "not over within total_timeout",
+            Self::Write => "took no bytes within write_timeout",
         }
     }
 
@@ -48,6 +51,7 @@ impl Cut {
             1 => Some(Self::FirstByte),
             2 => Some(Self::Silence),
             3 => Some(Self::Total),
+            4 => Some(Self::Write),
             _ => None,
         }
     }
@@ -60,6 +64,8 @@ pub(super) struct Watch {
     pub(super) deadline: Option<Instant>,
     /// Longest silence within an answer.
     pub(super) silence: Duration,
+    /// Longest time in which no bytes are taken.
+    pub(super) write: Duration,
 }
 
 /// One connection. Times are milliseconds since the process began to count.
@@ -71,6 +77,9 @@ pub(super) struct Line {
     /// When something of the answer came last, and how long silence may last from then.
     heard: AtomicU64,
     silence: AtomicU64,
+    /// When something of the request was sent last, and how long it may take to be taken.
+    sent: AtomicU64,
+    write: AtomicU64,
     /// When all must be over.
     total: AtomicU64,
     cut: AtomicU8,
@@ -80,7 +89,8 @@ impl Line {
     fn new(socket: impl AsFd) -> std::io::Result<Self> {
         let never = || AtomicU64::new(NEVER);
         let socket = socket.as_fd().try_clone_to_owned()?;
-        Ok(Self { socket, first_byte: never(), heard: never(), silence: never(), total: never(), cut: AtomicU8::new(0) })
+        let (sent, write, total) = (never(), never(), never());
+        Ok(Self { socket, first_byte: never(), heard: never(), silence: never(), sent, write, total, cut: AtomicU8::new(0) })
     }
 
     /// A request takes the line.
@@ -88,7 +98,13 @@ impl Line {
         self.rest();
         self.cut.store(0, Relaxed);
         self.silence.store(length(watch.silence), Relaxed);
+        self.write.store(length(watch.write), Relaxed);
         self.total.store(watch.deadline.map_or(NEVER, since), Relaxed);
+    }
+
+    /// A piece of the request is on its way.
+    pub(super) fn sends(&self, now: Instant) {
+        self.sent.store(since(now), Relaxed);
     }
 
     /// The answer is due.
@@ -108,6 +124,7 @@ impl Line {
     pub(super) fn rest(&self) {
         self.first_byte.store(NEVER, Relaxed);
         self.heard.store(NEVER, Relaxed);
+        self.sent.store(NEVER, Relaxed);
         self.total.store(NEVER, Relaxed);
     }
 
@@ -123,6 +140,10 @@ impl Line {
         if self.first_byte.load(Relaxed) <= now {
             return Some(Cut::FirstByte);
         }
+        let (sent, write) = (self.sent.load(Relaxed), self.write.load(Relaxed));
+        if sent.saturating_add(write) <= now && self.is_stuck() {
+            return Some(Cut::Write);
+        }
         let (heard, silence) = (self.heard.load(Relaxed), self.silence.load(Relaxed));
         (heard.saturating_add(silence) <= now && self.is_silent(silence)).then_some(Cut::Silence)
     }
@@ -137,6 +158,13 @@ impl Line {
         }
         let info = SocketDigest::from_raw_fd(self.socket.as_raw_fd()).tcp_info();
         info.is_none_or(|info| u64::from(info.tcpi_last_data_recv) >= silence) // a Unix socket does not tell
+    }
+
+    /// Whether it is the backend that takes nothing, and not the client that sends nothing: there is no room in the socket.
+    fn is_stuck(&self) -> bool {
+        let mut asked = [PollFd::new(&self.socket, PollFlags::OUT)];
+        let polled = rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        polled == Ok(0)
     }
 
     fn look(&self, now: u64) {
@@ -226,7 +254,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn watched(line: &Line, deadline: Option<Instant>) {
-        line.begin(Watch { deadline, silence: Duration::from_millis(1) });
+        line.begin(Watch { deadline, silence: Duration::from_millis(1), write: SECOND });
     }
 
     #[test]
@@ -264,6 +292,21 @@ mod tests {
             line.look(since(now + SECOND));
         }
         assert_eq!(line.cut(), Some(Cut::Silence));
+    }
+
+    #[test]
+    fn a_full_socket_is_the_backends_and_an_empty_one_the_clients() {
+        let (mut ours, _theirs) = pair();
+        let (line, now) = (Line::new(&ours).unwrap(), Instant::now());
+        watched(&line, Some(now + 9 * SECOND));
+        line.sends(now);
+        line.look(since(now + 2 * SECOND));
+        assert_eq!(line.cut(), None, "all was taken: the client has sent no more");
+        while ours.write(&[0; 64 * 1024]).is_ok() {}
+        line.look(since(now + SECOND / 2));
+        assert_eq!(line.cut(), None);
+        line.look(since(now + 2 * SECOND));
+        assert_eq!(line.cut(), Some(Cut::Write));
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Errand {
     ///
     /// # Errors
     /// `ConnectNoRoute` where no address is known, or none is left.
-    pub(super) fn peer(&mut self, lines: &Arc<Lines>, silence: Option<Duration>) -> Result<Box<HttpPeer>> {
+    pub(super) fn peer(&mut self, lines: &Arc<Lines>, silence: Option<Duration>, upgrade: bool) -> Result<Box<HttpPeer>> {
         let now = Instant::now();
         let lease = self.upstream.pool.pick(self.conversation, &self.tried, now);
         let lease = lease.ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "no address of the upstream is known"))?;
@@ -73,7 +73,8 @@ impl Errand {
         peer.options.connection_timeout = Some(settings.timeouts.connect.min(left));
         peer.options.total_connection_timeout = peer.options.connection_timeout;
         peer.options.read_timeout = silence; // the line's watch knows when silence is the backend's
-        peer.options.write_timeout = Some(settings.timeouts.write);
+        // After it, the framework waits for an answer all the same: but for what was upgraded, the line's watch is better.
+        peer.options.write_timeout = upgrade.then_some(settings.timeouts.write);
         peer.options.idle_timeout = Some(settings.timeouts.idle);
         peer.options.custom_l4 = Some(Arc::clone(lines) as _);
         self.lease = Some(lease);
@@ -101,10 +102,18 @@ impl Errand {
     /// Where it is none of ours, so that nothing could end it in time.
     pub(super) fn connected(&mut self, digest: Option<&Digest>) -> Result<()> {
         let line = line::of(digest).ok_or_else(|| Error::explain(ErrorType::InternalError, "an unwatched upstream connection"))?;
-        line.begin(Watch { deadline: self.deadline, silence: self.upstream.settings.timeouts.read });
+        let timeouts = &self.upstream.settings.timeouts;
+        line.begin(Watch { deadline: self.deadline, silence: timeouts.read, write: timeouts.write });
         self.line = Some(line);
         self.unanswered = true;
         Ok(())
+    }
+
+    /// A piece of the request's body is sent.
+    pub(super) fn sends(&self) {
+        if let Some(line) = self.line.as_ref().filter(|_| self.unanswered) {
+            line.sends(Instant::now());
+        }
     }
 
     /// The request was sent to its end: from now on the backend is waited for.
