@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use crate::gateway::{Gateway, KEY, ORIGIN, until};
 use crate::http::{self, Answer, Connection};
 use crate::upstream::{Seen, Upstream};
-use crate::upstreams::{addresses, ask, asked, config, fresh, standings};
+use crate::upstreams::{FORWARDED, addresses, ask, asked, config, fresh, standings};
 
 /// An address where nobody listens.
 fn nobody() -> SocketAddr {
@@ -121,7 +121,7 @@ fn what_changes_nothing_is_sent_again_where_a_kept_connection_had_gone_and_nothi
         let gateway = Gateway::start(&config(&format!("address = \"{}\"\nidle_timeout = \"1m\"", upstream.address()), "", ""));
         asked(&gateway, "/first");
         // Counted when its connection is kept.
-        gateway.counted(r#"doorward_requests_total{level="anonymous",outcome="forwarded",reason="",tenant="acme"}"#, 1.0);
+        gateway.counted(FORWARDED, 1.0);
         let answer = gateway.ask(method, "/a", &[("Authorization", &format!("Bearer {KEY}")), ("Origin", ORIGIN)], body);
         let seen: Vec<_> = upstream.seen().into_iter().filter(|seen| seen.target == "/a").collect();
         if sent_again {

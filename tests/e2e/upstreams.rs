@@ -49,6 +49,9 @@ pub fn asked(gateway: &Gateway, target: &str) {
     assert_eq!(answer.status, 200, "{answer:?}\n{}", gateway.log());
 }
 
+/// Visitors' requests that went through.
+pub const FORWARDED: &str = r#"doorward_requests_total{level="anonymous",outcome="forwarded",reason="",tenant="acme"}"#;
+
 /// How the addresses of an upstream are doing: address to standing.
 pub fn standings(gateway: &Gateway, upstream: &str) -> Vec<(String, String)> {
     let status = gateway.admin("/status").json();

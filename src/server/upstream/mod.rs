@@ -221,9 +221,21 @@ pub(super) fn why(error: &Error, cut: Option<line::Cut>, otherwise: Reason) -> D
             let context = error.context.as_ref().map(|context| context.as_str().to_owned());
             Denied::new(Reason::UpstreamTls, context.unwrap_or_default())
         }
+        (_, None, ErrorType::ReadError | ErrorType::WriteError) if alert(error).is_some() => {
+            Denied::new(Reason::UpstreamTls, alert(error).unwrap_or_default())
+        }
         (_, None, ErrorType::ConnectTimedout) => Denied::new(Reason::UpstreamTimeout, "no connection within connect_timeout"),
         (_, None, ErrorType::WriteTimedout) => Denied::new(Reason::UpstreamTimeout, "took no bytes within write_timeout"),
         (_, None, _) => otherwise.into(),
+    }
+}
+
+/// What a backend said against our certificate: in TLS 1.3, only when the handshake is over for us (RFC 8446 §4.4.2.4).
+fn alert(error: &Error) -> Option<String> {
+    let cause = error.cause.as_ref()?.downcast_ref::<std::io::Error>()?;
+    match cause.get_ref()?.downcast_ref::<rustls::Error>()? {
+        said @ rustls::Error::AlertReceived(_) => Some(said.to_string()),
+        _ => None,
     }
 }
 
