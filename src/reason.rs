@@ -204,6 +204,8 @@ reasons! {
         "Callers who are not signed in have spent this tenant's requests of the day, or this client its share of them. Sign in, or come back after midnight UTC.";
     GatewayOverloaded = "gateway_overloaded" 503 Gateway No "Gateway overloaded"
         "The gateway is working on as many requests as max_in_flight allows. Try again in a second.";
+    KeysMissing = "gateway_keys_missing" 503 Gateway No "Issuer's keys not known yet"
+        "The tenant's keys are published by an issuer (jwks_url) that never answered since the gateway started. Try again in a few seconds; the log says why it did not answer.";
 }
 
 impl Reason {

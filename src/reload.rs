@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::clock;
 use crate::config::watched::{self, Files};
 use crate::config::{self, Loaded};
+use crate::jwks::KeySets;
 use crate::observe::metrics::{Metrics, Reload};
 use crate::resolver::Resolver;
 use crate::revocations::Revocations;
@@ -36,6 +37,8 @@ pub struct Reloader {
     pub metrics: Arc<Metrics>,
     /// Upstream names are resolved before they are used.
     pub resolver: Arc<Resolver>,
+    /// Issuers' keys are handed to a configuration before it is put in force.
+    pub key_sets: Arc<KeySets>,
 }
 
 /// Reads the revocations file that a configuration names.
@@ -161,6 +164,7 @@ impl Reloader {
         }
         let generation = snapshot.generation;
         self.metrics.prepare(&snapshot.tenants, snapshot.settings.max_tenants);
+        self.key_sets.follow(&snapshot.tenants);
         self.live.swap(snapshot);
         let result = if refused.is_empty() { Reload::Applied } else { Reload::Partial };
         self.metrics.reloaded(result, generation, now);

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::log;
 use crate::config::{self, watched::Files};
+use crate::jwks::KeySets;
 use crate::observe::metrics::Metrics;
 use crate::reload::{self, Reloader};
 use crate::resolver::Resolver;
@@ -74,7 +75,8 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
     metrics.prepare(&loaded.snapshot.tenants, loaded.snapshot.settings.max_tenants);
     metrics.in_force(1, loaded.snapshot.loaded_at);
     let live = Arc::new(Live::new(loaded.snapshot, revocations));
-    let gateway = Gateway { live, metrics, resolver: Arc::default() };
+    let key_sets = KeySets::new(Arc::clone(&metrics));
+    let gateway = Gateway { live, metrics, resolver: Arc::default(), key_sets };
     let serving = async {
         ready(listeners.proxy_address()?, listeners.admin_address()?)?;
         serve(config.to_path_buf(), gateway, listeners, loaded.files).await
@@ -95,6 +97,7 @@ fn failed(why: &str) -> ExitCode {
 }
 
 async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Files) -> io::Result<bool> {
+    gateway.key_sets.follow(&gateway.live.load().0.tenants);
     let upstream = gateway.live.load().0.settings.upstream.address.clone();
     if let Err(error) = gateway.resolver.resolve(&upstream).await {
         tracing::warn!(%error, address = upstream, "the upstream's name does not resolve yet");
@@ -111,6 +114,7 @@ async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Fil
         live: Arc::clone(&gateway.live),
         metrics: Arc::clone(&gateway.metrics),
         resolver: Arc::<Resolver>::clone(&gateway.resolver),
+        key_sets: Arc::clone(&gateway.key_sets),
     };
     tokio::spawn(reloader.run(files, hangups));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -17,7 +17,6 @@ mod material;
 mod once;
 mod places;
 pub mod preset;
-mod public_keys;
 mod routes;
 mod server;
 mod sessions;

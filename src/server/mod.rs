@@ -35,6 +35,7 @@ use pingora_runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::jwks::KeySets;
 use crate::limits::memory::Memory;
 use crate::observe::metrics::Metrics;
 use crate::resolver::Resolver;
@@ -55,6 +56,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Upstream addresses.
     pub resolver: Arc<Resolver>,
+    /// Issuers' keys.
+    pub key_sets: Arc<KeySets>,
 }
 
 /// Serves until `stop` resolves, then drains: readiness falls, the listeners stay open for `drain_delay`, then requests in
@@ -66,7 +69,12 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     let settings = gateway.live.load().0.settings.server.clone();
     let ready = Arc::new(AtomicBool::new(true));
     let (closing, closed) = watch::channel(false);
-    let shown = admin::Admin { live: Arc::clone(&gateway.live), metrics: Arc::clone(&gateway.metrics), ready: Arc::clone(&ready) };
+    let shown = admin::Admin {
+        live: Arc::clone(&gateway.live),
+        metrics: Arc::clone(&gateway.metrics),
+        ready: Arc::clone(&ready),
+        key_sets: Arc::clone(&gateway.key_sets),
+    };
     spawn_http(listeners.admin, admin::admin(shown.clone()))?;
     if let Some(probes) = listeners.probes {
         spawn_http(probes, admin::probes(shown))?;

@@ -50,6 +50,11 @@ impl Proxy {
         {
             key.usage.hit(now);
         }
+        // Somebody showed a key that is not known: perhaps its issuer has just begun to use it.
+        let unknown = |reason| matches!(reason, Reason::TokenKeyUnknown | Reason::KeysMissing);
+        if outcome.reason().or(would_deny).is_some_and(unknown) {
+            tenant.into_iter().for_each(|tenant| tenant.keys.ask());
+        }
         audit::record(&audit::Record {
             request_id: &exchange.request_id,
             generation: exchange.snapshot.generation,

@@ -4,6 +4,7 @@
 
 mod gateway;
 mod http;
+mod issuer;
 mod pki;
 mod upstream;
 #[path = "../verifiers/mod.rs"]
@@ -17,6 +18,7 @@ mod forwarding;
 mod hostile;
 mod http2;
 mod hygiene;
+mod jwks;
 mod limits;
 mod listeners;
 mod manual;

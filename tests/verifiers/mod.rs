@@ -188,3 +188,36 @@ fn other(byte: u8) -> u8 {
     };
     DIGITS.iter().position(|d| *d == digit).map_or(b'x', |at| DIGITS[(at + 32) % 64])
 }
+
+/// Who makes keys and tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Maker {
+    /// npm `jose`.
+    Node,
+    /// PyPI `PyJWT` and `cryptography`.
+    Python,
+}
+
+/// Keys that nobody here made, and tokens that nobody here signed: see `issue.mjs`.
+pub(crate) fn issue(maker: Maker, asked: &Value) -> Value {
+    ensure_installed();
+    let mut command = match maker {
+        Maker::Node => {
+            let mut command = Command::new("node");
+            command.arg(root().join("node/issue.mjs"));
+            command
+        }
+        Maker::Python => {
+            let mut command = Command::new(root().join("venv/bin/python"));
+            command.arg("-B").arg(here().join("issue.py"));
+            command
+        }
+    };
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{maker:?}: {e}"));
+    let mut stdin = process.stdin.take().expect("a pipe");
+    stdin.write_all(asked.to_string().as_bytes()).expect("it reads all before it answers");
+    drop(stdin);
+    let output = process.wait_with_output().expect("an exit status");
+    assert!(output.status.success(), "{maker:?} failed: {}", output.status);
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
