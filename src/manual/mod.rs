@@ -76,4 +76,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0011-limits-stand-at-two-stops.md")]
     pub mod limits_stand_at_two_stops {}
+
+    #[doc = include_str!("decisions/0013-issuers-keys-are-fetched-beside-the-requests.md")]
+    pub mod issuers_keys_are_fetched_beside_the_requests {}
 }

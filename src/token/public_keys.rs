@@ -170,3 +170,80 @@ fn bound(decoding: DecodingKey, algorithm: Algorithm) -> Result<PublicKey, Strin
     let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| "has no thumbprint")?;
     Ok(PublicKey { decoding, algorithm, thumbprint: KeyBytes::new(thumbprint.into_bytes()) })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// RFC 8037 appendix A.2, RFC 7515 appendix A.3.
+    fn ed() -> Value {
+        json!({ "kty": "OKP", "crv": "Ed25519", "kid": "ed", "alg": "EdDSA", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" })
+    }
+
+    fn ec() -> Value {
+        let (x, y) = ("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0");
+        json!({ "kty": "EC", "crv": "P-256", "kid": "ec", "alg": "ES256", "x": x, "y": y })
+    }
+
+    fn with(mut key: Value, member: &str, value: Value) -> Value {
+        key[member] = value;
+        key
+    }
+
+    fn without(mut key: Value, member: &str) -> Value {
+        key.as_object_mut().unwrap().remove(member);
+        key
+    }
+
+    #[test]
+    fn an_issuers_set_gives_what_can_be_used_and_says_what_cannot() {
+        for (why, entry) in [
+            ("is a symmetric key", json!({ "kty": "oct", "kid": "s", "alg": "HS256", "k": "AAAA" })),
+            ("is a symmetric key", with(ed(), "k", json!("AAAA"))),
+            ("is a private key", with(ed(), "d", json!("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"))),
+            ("use is not", with(ed(), "use", json!("tls"))),
+            ("key_ops has no", with(ed(), "key_ops", json!(["encrypt"]))),
+            ("key_ops has no", with(ed(), "key_ops", json!("verify"))),
+            ("has no kid", without(ed(), "kid")),
+            ("has no kid", with(ed(), "kid", json!(""))),
+            ("has no kid", with(ed(), "kid", json!(7))),
+            ("has no kid", with(ed(), "kid", json!("a\nb"))),
+            ("has no kid", with(ed(), "kid", json!("k".repeat(257)))),
+            ("has the kid of an earlier one", with(ed(), "kid", json!("ec"))),
+            ("has no alg of", with(ed(), "alg", json!("HS256"))),
+            ("has no alg of", with(ed(), "alg", json!("none"))),
+            ("has no alg of", with(ed(), "alg", json!(null))),
+            ("has no alg of", without(with(ec(), "crv", json!("P-384")), "alg")),
+            ("is not a key for RS256", with(ed(), "alg", json!("RS256"))),
+            ("is not a key for ES256", with(ed(), "alg", json!("ES256"))),
+            ("parameters that do not decode", with(ec(), "x", json!("!"))),
+            ("parameters that do not decode", without(ec(), "y")),
+            ("is no JWK", with(ed(), "x5c", json!(7))),
+            ("has no kid", json!("a string")),
+        ] {
+            // The first is always good, and what stands beside it is left out.
+            let set = from_published(json!({ "keys": [ec(), entry] }).to_string().as_bytes()).unwrap();
+            assert_eq!(set.keys.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), ["ec"], "{entry}");
+            let [said] = &set.left_out[..] else { panic!("{:?} for {entry}", set.left_out) };
+            assert!(said.starts_with("entry 2 ") && said.contains(why), "{said} for {entry}");
+        }
+        let both =
+            json!({ "keys": [ec(), with(ed(), "use", json!("enc")), with(ed(), "use", json!("sig")), with(ed(), "kid", json!("e2"))] });
+        let set = from_published(both.to_string().as_bytes()).unwrap();
+        assert_eq!((set.keys.len(), set.left_out.len()), (3, 0), "keys for encryption are nobody's fault");
+    }
+
+    #[test]
+    fn a_key_that_does_not_say_its_algorithm_gets_its_kinds() {
+        for (key, algorithm) in [(ed(), Algorithm::EdDSA), (ec(), Algorithm::ES256)] {
+            let set = |key: &Value| from_published(json!({ "keys": [key] }).to_string().as_bytes()).unwrap().keys.remove(0);
+            let (said, silent) = (set(&key), set(&without(key.clone(), "alg")));
+            assert_eq!((said.key.algorithm, said.says_algorithm), (algorithm, true));
+            assert_eq!((silent.key.algorithm, silent.says_algorithm), (algorithm, false));
+            assert_eq!(said.key.thumbprint, silent.key.thumbprint);
+            assert!(from_jwks(&json!({ "keys": [without(key, "alg")] }).to_string()).is_err(), "a file says it");
+        }
+    }
+}

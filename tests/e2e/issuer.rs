@@ -32,7 +32,9 @@ pub fn set(keys: &[&Value]) -> Reply {
 
 /// 200 with a body, and more header fields.
 pub fn json(body: &str, fields: &str) -> Reply {
-    Reply::Bytes(format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len()).into())
+    Reply::Bytes(
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len()).into(),
+    )
 }
 
 #[derive(Default)]
