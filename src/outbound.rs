@@ -1,4 +1,5 @@
-//! Requests that the gateway makes of its own accord: to the issuers of keys, where a configuration names one. One request,
+//! Requests that the gateway makes of its own accord: to issuers of keys and to a collector of spans, where a configuration
+//! names one. One request,
 //! one answer of bounded size in bounded time, over HTTP/1.1. Follows no redirect, asks no proxy (the environment's proxy
 //! variables are not read), keeps no cookie, and is never called on a request's path.
 
@@ -37,6 +38,11 @@ impl Roots {
             return Err("the system has no certificate authorities; install ca-certificates, or name them by ca".to_owned());
         }
         Ok(Self(roots))
+    }
+
+    /// Nobody's: for `http`.
+    pub fn none() -> Self {
+        Self(RootCertStore::empty())
     }
 
     /// Those in a PEM text, and no others.
@@ -83,6 +89,8 @@ impl fmt::Display for Failure {
         }
     }
 }
+
+impl Error for Failure {}
 
 /// A client. Needs a tokio runtime when it is used, not when it is made.
 #[derive(Clone, Debug)]

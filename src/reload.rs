@@ -15,6 +15,7 @@ use crate::config::watched::{self, Files};
 use crate::config::{self, Loaded};
 use crate::jwks::KeySets;
 use crate::observe::metrics::{Metrics, Reload};
+use crate::observe::telemetry::Telemetry;
 use crate::resolver::Resolver;
 use crate::revocations::Revocations;
 use crate::snapshot::{Listener, Live};
@@ -39,6 +40,8 @@ pub struct Reloader {
     pub resolver: Arc<Resolver>,
     /// Issuers' keys are handed to a configuration before it is put in force.
     pub key_sets: Arc<KeySets>,
+    /// Where spans go.
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// Reads the revocations file that a configuration names.
@@ -165,6 +168,7 @@ impl Reloader {
         let generation = snapshot.generation;
         self.metrics.prepare(&snapshot.tenants, snapshot.settings.max_tenants);
         self.key_sets.follow(&snapshot.tenants);
+        self.telemetry.follow(snapshot.settings.telemetry.as_ref());
         self.live.swap(snapshot);
         let result = if refused.is_empty() { Reload::Applied } else { Reload::Partial };
         self.metrics.reloaded(result, generation, now);

@@ -15,7 +15,6 @@ use super::once::{Sharing, Thing};
 use super::server::duration;
 use super::table::{Located, Table};
 use crate::clock::UnixTime;
-use crate::outbound::Roots;
 use crate::secret::Encoding;
 use crate::tenant::Tenant;
 use crate::token::FormatName;
@@ -105,7 +104,7 @@ fn one(entry: &Table<'_>, id: &str, shared: &Shared<'_>) -> (Vec<IdentityKey>, O
     // Asked for on every path, so that they are known keys wherever they stand.
     entry.get::<Encoding>("encoding");
     let refresh = entry.get::<Duration>("refresh").map(|_| duration(entry, "refresh", REFRESH, Duration::from_secs(1)..=DAY));
-    let ca = entry.get::<String>("ca");
+    entry.get::<String>("ca");
     if written.len() != 1 {
         entry.get::<super::field::EnvName>("env");
         entry.get::<String>("file");
@@ -133,7 +132,7 @@ fn one(entry: &Table<'_>, id: &str, shared: &Shared<'_>) -> (Vec<IdentityKey>, O
     match (pem, jwks) {
         (Some(pem), _) => (public.pem(&pem, algorithm, kid), None),
         (None, Some(jwks)) => (public.jwks(&jwks), None),
-        (None, None) => (Vec::new(), url.and_then(|url| public.remote(&url, algorithm, refresh.unwrap_or(REFRESH), ca))),
+        (None, None) => (Vec::new(), url.and_then(|url| public.remote(&url, algorithm, refresh.unwrap_or(REFRESH)))),
     }
 }
 
@@ -255,13 +254,7 @@ impl Public<'_, '_> {
     }
 
     /// What is published at a URL. The URL stands for its keys: two tenants may share it only as they may share a key.
-    fn remote(
-        &self,
-        url: &Located<IssuerUrl>,
-        algorithm: Option<Located<TokenAlgorithm>>,
-        refresh: Duration,
-        ca: Option<Located<String>>,
-    ) -> Option<Remote> {
+    fn remote(&self, url: &Located<IssuerUrl>, algorithm: Option<Located<TokenAlgorithm>>, refresh: Duration) -> Option<Remote> {
         self.refuse_unused(&["kid"]);
         if let Some(symmetric) = algorithm.as_ref().filter(|a| matches!(a.value.0, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512))
         {
@@ -269,18 +262,7 @@ impl Public<'_, '_> {
             let help = "write \"RS256\", \"ES256\" or \"EdDSA\" for published keys that do not say their algorithm, or leave it out";
             self.entry.report(Diagnostic::new(Code::PublicKey, symmetric.site.clone(), title).help(help));
         }
-        let ca = match ca {
-            Some(ca) => {
-                let text = self.entry.cx().text(&self.entry.cx().file(&ca.value), ca.site.clone())?;
-                if let Err(why) = Roots::pem(&text) {
-                    let title = format!("authority {} cannot be used: {why}", ca.value);
-                    let help = "write a PEM file with the certificates that sign the issuer's";
-                    self.entry.report(Diagnostic::new(Code::Certificate, ca.site, title).help(help));
-                }
-                Some(Arc::from(text))
-            }
-            None => None,
-        };
+        let ca = material::authorities(self.entry, "ca", "write a PEM file with the certificates that sign the issuer's").map(Arc::from);
         let sharing = Sharing::Public { tenant: self.shared.tenant.to_owned(), audiences: self.shared.audiences.to_vec() };
         let owner = format!("key {} of tenant {}", self.id, self.shared.tenant);
         self.entry.cx().claim_thing(Thing::Url(url.value.0.clone()), owner, url.site.clone(), sharing);

@@ -22,6 +22,7 @@ mod server;
 mod sessions;
 mod suggest;
 mod table;
+mod telemetry;
 mod tenant;
 mod tenants;
 pub mod watched;

@@ -13,6 +13,7 @@ use prometheus::{
 };
 
 use super::key_sets::KeySetMetrics;
+use super::telemetry::TelemetryMetrics;
 use crate::clock::UnixTime;
 use crate::policy::Level;
 use crate::reason::Reason;
@@ -213,6 +214,8 @@ pub struct Metrics {
     secret_last_used: GaugeVec,
     /// Key sets of issuers.
     pub key_sets: KeySetMetrics,
+    /// Spans.
+    pub telemetry: TelemetryMetrics,
     usage: Mutex<HashMap<UsageKey, Arc<KeyUsage>>>,
 }
 
@@ -278,6 +281,7 @@ impl Metrics {
                 ),
             )?,
             key_sets: KeySetMetrics::new(r)?,
+            telemetry: TelemetryMetrics::new(r)?,
             usage: Mutex::default(),
             registry: registry.clone(),
             requests,

@@ -38,6 +38,7 @@ use crate::clock;
 use crate::jwks::KeySets;
 use crate::limits::memory::Memory;
 use crate::observe::metrics::Metrics;
+use crate::observe::telemetry::Telemetry;
 use crate::resolver::Resolver;
 use crate::snapshot::Live;
 pub use listeners::Listeners;
@@ -58,6 +59,8 @@ pub struct Gateway {
     pub resolver: Arc<Resolver>,
     /// Issuers' keys.
     pub key_sets: Arc<KeySets>,
+    /// Where spans go.
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// Serves until `stop` resolves, then drains: readiness falls, the listeners stay open for `drain_delay`, then requests in
@@ -89,6 +92,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         live: Arc::clone(&gateway.live),
         metrics: Arc::clone(&gateway.metrics),
         resolver: Arc::clone(&gateway.resolver),
+        telemetry: Arc::clone(&gateway.telemetry),
         buckets,
         places: limits::Places::default(),
     };

@@ -28,6 +28,7 @@ mod reload;
 mod secrecy;
 mod sessions;
 mod streams;
+mod telemetry;
 mod tls;
 mod vendors;
 mod verification;
