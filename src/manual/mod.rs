@@ -33,6 +33,9 @@ pub mod listeners {}
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
+#[doc = include_str!("telemetry.md")]
+pub mod telemetry {}
+
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 

@@ -194,8 +194,6 @@ impl Pipeline {
         let named = [
             KeyValue::new("service.name", settings.service_name.clone()),
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-            KeyValue::new("telemetry.sdk.language", "rust"),
-            KeyValue::new("telemetry.sdk.name", "opentelemetry"),
         ];
         opentelemetry_sdk::trace::SpanProcessor::set_resource(&mut processor, &Resource::builder_empty().with_attributes(named).build());
         tracing::info!(endpoint = settings.endpoint, "exporting spans");
