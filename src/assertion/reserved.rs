@@ -9,7 +9,7 @@ use super::Fields;
 use crate::reason::{Denied, Reason};
 
 /// Removed by default beside the reserved namespace: they make backends run another handler or believe another user.
-const REMOVED: [&str; 10] = [
+pub const REMOVED: [&str; 10] = [
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -23,7 +23,7 @@ const REMOVED: [&str; 10] = [
 ];
 
 /// Prefixes that are ours (or, for `x-auth-request`, some other proxy's word about identity).
-const PREFIXES: [&str; 3] = ["xidentity", "xdoorward", "xauthrequest"];
+pub const PREFIXES: [&str; 3] = ["xidentity", "xdoorward", "xauthrequest"];
 
 /// The reserved names of one configuration.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 
 mod gateway;
 mod http;
+mod ingress;
 mod pki;
 mod upstream;
 #[path = "../verifiers/mod.rs"]
@@ -13,6 +14,7 @@ mod bodies;
 mod cli;
 mod cors;
 mod demo;
+mod forward_auth;
 mod forwarding;
 mod hostile;
 mod http2;
