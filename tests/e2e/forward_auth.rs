@@ -234,8 +234,8 @@ fn lies_about_the_request(scene: &Scene) {
         assert_eq!((answer.status, answer.reason()), (401, "token_missing"), "{:?} {fields:?}: {answer:?}", scene.program);
     }
     // Nor is who asks: limits and records go by the address that the ingress saw.
-    let (answer, _) = scene.ask("GET", "/chat", &[("X-Forwarded-For", "203.0.113.9"), ("X-Real-IP", "203.0.113.9")], b"");
-    let record = scene.gateway.audit(answer.one("x-request-id"));
+    let (_, seen) = scene.ask("GET", "/chat", &[("X-Forwarded-For", "203.0.113.9"), ("X-Real-IP", "203.0.113.9")], b"");
+    let record = scene.gateway.audit(told(&seen.expect("the backend's copy"), "x-identity-request-id"));
     assert_eq!(record["client"], "127.0.0.2", "{:?}: {record}", scene.program);
     assert_eq!(record["forward_auth"], scene.program.convention());
     // A path with two readings, or one that would have to be changed, is either refused or signed as the backend gets it.

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::gateway::{Gateway, Lines, keep, until};
+use crate::http::{self, Connection};
 
 /// One of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +120,13 @@ impl Ingress {
             .unwrap_or_else(|e| panic!("{program:?} (see .ci/deps): {e}"));
         let log = [keep(child.stdout.take().unwrap()), keep(child.stderr.take().unwrap())];
         let mut this = Self { child, address, log, _directory: directory };
-        until("the ingress to listen", || {
+        // Traefik listens before it has read its routes, and answers 404 until then; nobody without a key gets further than 403.
+        until("the ingress to ask the gateway", || {
             assert!(this.child.try_wait().expect("wait").is_none(), "{program:?} ended: {}", this.log());
-            TcpStream::connect(address).ok()
+            TcpStream::connect(address).ok()?;
+            let mut connection = Connection::open(address);
+            connection.send(&http::request("GET", "/", &[("Connection", "close")], b"")).ok()?;
+            connection.answer("GET").filter(|answer| answer.status == 403)
         });
         this
     }
@@ -139,10 +144,14 @@ impl Drop for Ingress {
     }
 }
 
-/// An address that nobody listens on now.
+/// An address that nobody listens on now: the programs cannot say which port they got for 0. Below those that the system gives to
+/// connections, of which other tests have many.
 fn free() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    listener.local_addr().expect("address")
+    let port = until("a free port", || {
+        let port = rand::random_range(20_000..32_000);
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).ok().map(|_| port)
+    });
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 /// The shipped text with this machine's addresses, places to write, and the lines of the mapped header switched on.
