@@ -11,6 +11,7 @@ mod upstream;
 mod verifiers;
 
 mod bodies;
+mod checks;
 mod cli;
 mod cors;
 mod demo;
