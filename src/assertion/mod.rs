@@ -225,7 +225,13 @@ impl Signer {
         self.sign_fields(identity, target, now, false)
     }
 
-    fn sign_fields(&self, identity: &Identity<'_>, target: &Target<'_>, now: UnixTime, every: bool) -> Result<SignedHeaders, Denied> {
+    pub(crate) fn sign_fields(
+        &self,
+        identity: &Identity<'_>,
+        target: &Target<'_>,
+        now: UnixTime,
+        every: bool,
+    ) -> Result<SignedHeaders, Denied> {
         headers::refuse_long_ids(identity)?;
         if target.request_id.is_empty() || !target.request_id.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(unsignable("the request id"));

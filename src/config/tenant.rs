@@ -70,7 +70,8 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
         streams: sessions::streams(&table),
         limits: limits::limits(&table),
     };
-    let body_ids = table.or("body_ids", BodyIds::Checked);
+    let unsaid = if table.writes("body_ids") { BodyIds::Unchecked } else { BodyIds::Checked }; // a word that is none was reported
+    let body_ids = table.or("body_ids", unsaid);
     table.finish();
     warn(&table, &tenant);
     Read { tenant, body_ids, id_site, key_sites }
