@@ -50,7 +50,8 @@ pub fn gateway(convention: &str, backend: SocketAddr, listener: &str, tenant: &s
     let server = format!(
         "trusted_proxies = [\"127.0.0.1\", \"unix\"]\n[[server.listener]]\n{listener}\n[server.listener.forward_auth]\nconvention = \"{convention}\"\n[upstream]"
     );
-    let route = "[[tenant.route]]\npath = \"/admin/*\"\nrequire = \"verified\"\n";
+    let route = "[[tenant.route]]\npath = \"/admin/*\"\nrequire = \"verified\"\n\
+         [[tenant.route]]\npath = \"/send/*\"\nmethods = [\"POST\"]\nrequire = \"verified\"\n";
     let config = halo(backend, &format!("{tenant}\n{route}"))
         .replace("[upstream]", &server)
         .replace("preset = \"halo\"", "preset = \"none\"")
@@ -240,9 +241,22 @@ fn lies_about_the_request(scene: &Scene) {
     assert_eq!(record["forward_auth"], scene.program.convention());
     // A path with two readings, or one that would have to be changed, is either refused or signed as the backend gets it.
     let mut passed = Vec::new();
-    for target in
-        ["/chat/../admin/x", "//admin/x", "/%61dmin/x", "/admin%2fx", "/chat/%2e%2e/admin/x", "/chat;x/y", "/chat%5c..", "/ADMIN/x"]
-    {
+    for target in [
+        "/chat/../admin/x",
+        "//admin/x",
+        "/%61dmin/x",
+        "/admin%2fx",
+        "/chat/%2e%2e/admin/x",
+        "/chat;x/y",
+        "/chat%5c..",
+        "/ADMIN/x",
+        "/chat#/admin/x",
+        "/chat#/../admin/x",
+        "http://gateway.test/admin/x",
+        "http://other.test/admin/x",
+        "/_doorward",
+        "/v1/embed/config/../../../admin/x",
+    ] {
         if let (_, Some(seen)) = scene.ask("GET", target, &[], b"") {
             let path = seen.target.to_ascii_lowercase();
             assert!(!path.contains("admin"), "{:?} {target}: {seen:?}", scene.program);
@@ -346,8 +360,18 @@ fn handshakes(scene: &Scene) {
     }
     passed.iter().for_each(|seen| anonymous_and_true(scene, "handshake", seen));
     scene.verify(&passed);
-    let (answer, seen) = ask("/admin/ws", &plain);
-    assert!(seen.is_none() && answer.status == 401, "{:?}: {answer:?}", scene.program);
+    // A route that names methods covers every handshake, so nobody may take one for a plain GET.
+    for target in ["/admin/ws", "/send/ws"] {
+        let (answer, seen) = ask(target, &plain);
+        assert!(seen.is_none() && answer.status == 401, "{:?}: {answer:?}", scene.program);
+    }
+    for (method, odd) in
+        [("GET", &plain[..2]), ("GET", &[plain[0], ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQAAP__")]), ("PUT", &plain[..])]
+    {
+        let (answer, seen) = scene.ask(method, "/send/ws", odd, b"");
+        let upgrades = seen.iter().flat_map(|seen| seen.all("upgrade")).count();
+        assert_eq!(upgrades, 0, "{:?} {method} {odd:?}: {answer:?}", scene.program);
+    }
 }
 
 fn all_of_it(program: Program) {
