@@ -60,8 +60,9 @@ impl Proxy {
         let head = RequestHead::parse(original).map_err(stop)?;
         let (tenants, sessions, revocations) = (&snapshot.tenants, &snapshot.sessions, &*exchange.revocations);
         let rules = Rules { tenants, revocations, sessions, meter, request_id: &exchange.request_id };
-        let admitted = admission::decide_check(&head, rules, now)?;
+        let decided = admission::decide_check(&head, rules, now);
         self.metrics.decision.observe(seconds(started.elapsed()));
+        let admitted = decided?;
         let target = Target {
             method: head.method.as_str(),
             path: head.path.as_str(),
