@@ -23,7 +23,7 @@ pub const REMOVED: [&str; 10] = [
 ];
 
 /// Prefixes that are ours (or, for `x-auth-request`, some other proxy's word about identity).
-pub const PREFIXES: [&str; 3] = ["xidentity", "xdoorward", "xauthrequest"];
+const PREFIXES: [&str; 3] = ["xidentity", "xdoorward", "xauthrequest"];
 
 /// The reserved names of one configuration.
 #[derive(Clone, Debug)]
