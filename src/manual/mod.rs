@@ -30,6 +30,9 @@ pub mod bodies {}
 #[doc = include_str!("listeners.md")]
 pub mod listeners {}
 
+#[doc = include_str!("forward-auth.md")]
+pub mod forward_auth {}
+
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
@@ -82,4 +85,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0013-issuers-keys-are-fetched-beside-the-requests.md")]
     pub mod issuers_keys_are_fetched_beside_the_requests {}
+
+    #[doc = include_str!("decisions/0015-every-reserved-name-is-answered.md")]
+    pub mod every_reserved_name_is_answered {}
 }

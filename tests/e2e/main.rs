@@ -4,6 +4,7 @@
 
 mod gateway;
 mod http;
+mod ingress;
 mod issuer;
 mod pki;
 mod upstream;
@@ -11,9 +12,11 @@ mod upstream;
 mod verifiers;
 
 mod bodies;
+mod checks;
 mod cli;
 mod cors;
 mod demo;
+mod forward_auth;
 mod forwarding;
 mod hostile;
 mod http2;
