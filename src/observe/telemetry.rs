@@ -191,10 +191,8 @@ impl Pipeline {
         let batches =
             BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_max_export_batch_size(BATCH).with_scheduled_delay(EVERY).build();
         let mut processor = BatchSpanProcessor::new(counting, batches);
-        let named = [
-            KeyValue::new("service.name", settings.service_name.clone()),
-            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        ];
+        let named =
+            [KeyValue::new("service.name", settings.service_name.clone()), KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
         opentelemetry_sdk::trace::SpanProcessor::set_resource(&mut processor, &Resource::builder_empty().with_attributes(named).build());
         tracing::info!(endpoint = settings.endpoint, "exporting spans");
         let scope = InstrumentationScope::builder("doorward").with_version(env!("CARGO_PKG_VERSION")).build();

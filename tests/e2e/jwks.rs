@@ -49,6 +49,12 @@ fn ready(gateway: &Gateway) {
     until("every issuer to be asked", || (gateway.admin("/readyz").status == 200).then_some(()));
 }
 
+/// Waits for a word in the log, which is written beside the work.
+#[track_caller]
+fn logged(gateway: &Gateway, text: &str) {
+    until(text, || gateway.log().contains(text).then_some(()));
+}
+
 fn ask_of(gateway: &Gateway, index: usize, token: &str) -> Answer {
     let key = format!("{EMBED_KEY}{index}");
     gateway.ask("GET", "/a", &[("X-Embed-Key", &key), ("Origin", ORIGIN), ("Authorization", &format!("Bearer {token}"))], b"")
@@ -104,7 +110,7 @@ fn published_keys_verify_and_a_new_one_is_fetched_when_somebody_shows_it() {
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(upstream.last().one("x-identity-subject"), format!("user_{kid}"));
         assert_eq!(gateway.audit(answer.one("x-request-id"))["secret"], format!("idp/{kid}"));
-        assert!(gateway.log().contains(&format!("key in use tenant=\"acme\" id=\"idp/{kid}\" what=\"jwt {algorithm}\"")));
+        logged(&gateway, &format!("key in use tenant=\"acme\" id=\"idp/{kid}\" what=\"jwt {algorithm}\""));
         gateway.counted(&format!("doorward_secret_uses_total{{secret=\"idp/{kid}\",tenant=\"acme\"}}"), 1.0);
     }
     assert_eq!(issuer.fetches(), 1, "known keys ask for nothing");
@@ -142,7 +148,7 @@ fn the_first_unknown_key_is_denied_and_then_known() {
     until("the new key", || (ask(&gateway, token(&made, 1)).status == 200).then_some(()));
     assert_eq!(ask(&gateway, token(&made, 0)).status, 200);
     assert_eq!(issuer.fetches(), 2);
-    assert!(gateway.log().contains(r#"added=["new"] removed=[] changed=[]"#), "{}", gateway.log());
+    logged(&gateway, r#"added=["new"] removed=[] changed=[]"#);
 }
 
 #[test]
@@ -186,7 +192,7 @@ fn stays(upstream: &Upstream, made: &Value, bad: &[(&str, Reply, &str, &str)]) {
         assert_eq!(ask(&gateway, token(made, 0)).status, 200, "{what}");
         issuer.say(good.clone());
     }
-    assert!(gateway.log().contains("the last good ones stay"));
+    logged(&gateway, "the last good ones stay");
 }
 
 #[test]
@@ -246,7 +252,7 @@ fn an_issuer_that_never_ends_its_answer_holds_nobody_up() {
         assert_eq!(ask(&gateway, token(&made, 0)).status, 200);
         (gateway.metric(failed) > 0.0).then_some(())
     });
-    until("the reason", || gateway.log().contains("no answer within 5s").then_some(()));
+    logged(&gateway, "no answer within 5s");
 }
 
 /// The start: listening at once, not ready before every issuer was asked, and nobody verified until it answered.
@@ -292,7 +298,7 @@ fn a_gateway_whose_issuer_is_down_is_ready_and_tries_again() {
     let issuer = Issuer::start(Reply::Bytes(Vec::new()));
     let gateway = start(&upstream, &issuer, ", refresh = \"1h\"");
     refused(&gateway, token(&made, 0), 503, "gateway_keys_missing");
-    assert!(gateway.log().contains("none is known, so its tokens are refused"), "{}", gateway.log());
+    logged(&gateway, "none is known, so its tokens are refused");
     issuer.say(set(&[&made["keys"]["k1"]]));
     until("the issuer to be asked again", || (ask(&gateway, token(&made, 0)).status == 200).then_some(()));
 }
@@ -312,7 +318,7 @@ fn a_key_that_is_removed_or_revoked_or_replaced_stops_verifying() {
     (0..3).for_each(|index| assert_eq!(ask(&gateway, token(&made, index)).status, 200));
     issuer.say(set(&[&keys["k2"], &keys["k3"]]));
     until("the removed key to stop", || (ask(&gateway, token(&made, 0)).reason() == "token_key_unknown").then_some(()));
-    assert!(gateway.log().contains(r#"added=[] removed=["k1"] changed=[]"#), "{}", gateway.log());
+    logged(&gateway, r#"added=[] removed=["k1"] changed=[]"#);
     let status = gateway.admin("/status").json();
     let secrets = status["tenants"][0]["secrets"].as_array().unwrap();
     let k3 = secrets.iter().find(|s| s["id"] == "idp/k3").unwrap();
@@ -324,7 +330,7 @@ fn a_key_that_is_removed_or_revoked_or_replaced_stops_verifying() {
     other["kid"] = json!("k2");
     issuer.say(set(&[&other]));
     until("the new k2", || (ask(&gateway, token(&made, 1)).reason() == "token_algorithm_refused").then_some(()));
-    assert!(gateway.log().contains(r#"removed=["k3"] changed=["k2"]"#), "{}", gateway.log());
+    logged(&gateway, r#"removed=["k3"] changed=["k2"]"#);
 }
 
 /// RFC 8725 §2.1: what a token says of its algorithm is compared with the key's, and never chooses it.
@@ -381,7 +387,7 @@ fn keys_that_do_not_say_their_algorithm_need_the_configurations() {
     refused(&with, token(&made, 1), 401, "token_key_unknown");
     let without = start(&upstream, &issuer, "");
     refused(&without, token(&made, 0), 401, "token_key_unknown");
-    assert!(without.log().contains("none says its algorithm"), "{}", without.log());
+    logged(&without, "none says its algorithm");
 }
 
 #[test]
@@ -421,7 +427,7 @@ fn only_the_named_authorities_are_believed_and_no_proxy_is_asked() {
     let distrusting = Gateway::start_by(proxies, &system, &[]);
     ready(&distrusting);
     refused(&distrusting, token(&made, 0), 503, "gateway_keys_missing");
-    assert!(distrusting.log().contains("UnknownIssuer"), "{}", distrusting.log());
+    logged(&distrusting, "UnknownIssuer");
     assert_eq!(issuer.fetches(), 0, "nothing was asked of a server that could not prove who it is");
     let files = tempfile::tempdir().unwrap();
     let ca = files.path().join("system.pem");
