@@ -453,3 +453,28 @@ fn check_says_what_it_does_not_fetch() {
     );
     assert_eq!(issuer.fetches(), 0);
 }
+
+#[test]
+fn a_session_ends_with_the_issuers_key_behind_it() {
+    let upstream = Upstream::plain();
+    let made = issued(Maker::Node, &[("k1", "ES256"), ("k2", "ES256")]);
+    let keys = &made["keys"];
+    let issuer = Issuer::start(set(&[&keys["k1"], &keys["k2"]]));
+    let mints = "[tenant.endpoints]\nsession_tokens = \"/mint\"";
+    let config = config(upstream.address(), &[("acme", &secret(&issuer, ", refresh = \"1s\""), mints)]);
+    let config = config.replace("[[tenant]]", "[session]\nkeys = [{ id = \"n1\", file = \"session.key\" }]\n[[tenant]]");
+    let files = [("ca.pem", issuer.authority.pem()), ("session.key", "session_key_0123456789abcdef0123".to_owned())];
+    let gateway = Gateway::start_with(&config, &files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    ready(&gateway);
+    let mint = |index| {
+        let body = json!({ "embed_key": format!("{EMBED_KEY}0"), "identity_token": token(&made, index) });
+        gateway.ask("POST", "/mint", &[("Origin", ORIGIN), ("Content-Type", "application/json")], body.to_string())
+    };
+    let sessions: Vec<_> = (0..2).map(|index| mint(index).json()["token"].as_str().unwrap().to_owned()).collect();
+    let call = |session: &str| gateway.ask("GET", "/a", &[("Origin", ORIGIN), ("Authorization", &format!("Bearer {session}"))], b"");
+    sessions.iter().for_each(|session| assert_eq!(call(session).status, 200));
+    issuer.say(set(&[&keys["k2"]]));
+    until("the session to end", || (call(&sessions[0]).reason() == "session_revoked").then_some(()));
+    assert_eq!(mint(0).reason(), "token_key_unknown", "nor can another be minted");
+    assert_eq!(call(&sessions[1]).status, 200, "the other key's session goes on");
+}
