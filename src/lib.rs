@@ -22,7 +22,7 @@
 //! | What is the upstream told? | [`assertion`] |
 //! | Where do requests go, and to which address? | [`upstream`] |
 //! | How do bytes become a configuration, or every problem? | [`config`] |
-//! | What changes while it runs? | [`snapshot`], [`reload`], [`revocations`] |
+//! | What changes while it runs? | [`snapshot`], [`reload`], [`revocations`], [`jwks`] |
 //! | What does the framework do, and what do we keep it from doing? | [`server`], the only code that names it |
 //! | What does an operator see? | [`observe`], [`manual`] |
 //! | What does the page load? | [`client`] |
@@ -47,9 +47,11 @@ pub mod config;
 pub mod cors;
 pub mod demo;
 pub mod json;
+pub mod jwks;
 pub mod limits;
 pub mod manual;
 pub mod observe;
+pub mod outbound;
 pub mod policy;
 pub mod reason;
 pub mod reload;

@@ -32,6 +32,7 @@ fn settings(schemes: &[Scheme], keys: Vec<AssertionKey>) -> AssertionSettings {
             (HeaderName::from_static("x-user-email"), Mapped::Claim("email".to_owned())),
             (HeaderName::from_static("x-user-tags"), Mapped::Claim("tags".to_owned())),
         ],
+        elsewhere: Vec::new(),
         removed: Vec::new(),
     }
 }
@@ -330,5 +331,32 @@ proptest! {
         let claimed = sent(&signer, &Identity { tenant: "acme", origin: None, session: None, who: Who::Claimed(&text) });
         let decoded = percent_encoding::percent_decode_str(value(&claimed, "x-identity-claimed-subject").unwrap());
         prop_assert_eq!(decoded.decode_utf8().unwrap().into_owned(), text);
+    }
+}
+
+/// For an ingress: an absent name would leave the client's copy, so every one is there, empty where it does not apply.
+#[test]
+fn every_reserved_name_is_there_where_somebody_else_sets_them() {
+    let claims = claims();
+    for schemes in [&[Scheme::HttpMessageSignatures][..], &[Scheme::Jwt], &Scheme::ALL] {
+        let signer = signer(schemes);
+        let mut names: Vec<_> = signer.names().cloned().collect();
+        names.sort_by_key(ToString::to_string);
+        assert!(names.iter().all(|name| signer.reserved().contains(name)));
+        for identity in [verified("ada", &claims, None), Identity { tenant: "acme", origin: None, session: None, who: Who::Anonymous }] {
+            let signed = signer.sign_fields(&identity, &TARGET, NOW, true).unwrap();
+            let mut sent: Vec<_> = signed.fields().iter().map(|(name, _)| name.clone()).collect();
+            sent.sort_by_key(ToString::to_string);
+            assert_eq!(sent, names, "{schemes:?}: each once");
+            let text = |name: &str| signed.fields().iter().find(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap()).unwrap();
+            let plain = signer.sign_identity(&identity, &TARGET, NOW).unwrap();
+            for name in signer.names().filter(|name| !plain.fields().iter().any(|(n, _)| n == *name)) {
+                assert_eq!(text(name.as_str()), "", "{schemes:?} {name}");
+            }
+            let input = text("signature-input");
+            let covers = |name: &&HeaderName| input.contains(&format!("\"{name}\""));
+            let covered = if schemes.contains(&Scheme::HttpMessageSignatures) { names.len() - 2 } else { 0 };
+            assert_eq!(names.iter().filter(covers).count(), covered, "{schemes:?}: {input}");
+        }
     }
 }

@@ -11,7 +11,9 @@ use tokio::sync::mpsc;
 
 use super::log;
 use crate::config::{self, watched::Files};
+use crate::jwks::KeySets;
 use crate::observe::metrics::Metrics;
+use crate::observe::telemetry::Telemetry;
 use crate::reload::{self, Reloader};
 use crate::server::{self, Gateway, Listeners};
 use crate::snapshot::Live;
@@ -73,12 +75,19 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
     metrics.prepare(&loaded.snapshot.tenants, loaded.snapshot.settings.max_tenants);
     metrics.in_force(1, loaded.snapshot.loaded_at);
     let live = Arc::new(Live::new(loaded.snapshot, revocations));
-    let gateway = Gateway { live, metrics };
+    let key_sets = KeySets::new(Arc::clone(&metrics));
+    let telemetry = Telemetry::new(metrics.telemetry.clone());
+    let gateway = Gateway { live, metrics, key_sets, telemetry: Arc::clone(&telemetry) };
     let serving = async {
         ready(listeners.proxy_address()?, listeners.admin_address()?)?;
-        serve(config.to_path_buf(), gateway, listeners, loaded.files).await
+        let served = serve(config.to_path_buf(), gateway, listeners, loaded.files).await;
+        telemetry.stop().await;
+        served
     };
-    match runtime.block_on(serving) {
+    let served = runtime.block_on(serving);
+    // A name lookup that hangs holds nobody up.
+    runtime.shutdown_background();
+    match served {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
             tracing::warn!("requests were still in flight when the grace period ended");
@@ -94,7 +103,11 @@ fn failed(why: &str) -> ExitCode {
 }
 
 async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Files) -> io::Result<bool> {
-    gateway.live.load().0.upstreams.resolve_soon().await;
+    let snapshot = gateway.live.load().0;
+    gateway.key_sets.follow(&snapshot.tenants);
+    gateway.telemetry.follow(snapshot.settings.telemetry.as_ref());
+    snapshot.upstreams.resolve_soon().await;
+    drop(snapshot);
     let (hangup, hangups) = mpsc::channel(1);
     let mut hup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
@@ -102,7 +115,13 @@ async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Fil
             let _ = hangup.try_send(()); // full: a reload is due already
         }
     });
-    let reloader = Reloader { path, live: Arc::clone(&gateway.live), metrics: Arc::clone(&gateway.metrics) };
+    let reloader = Reloader {
+        path,
+        live: Arc::clone(&gateway.live),
+        metrics: Arc::clone(&gateway.metrics),
+        key_sets: Arc::clone(&gateway.key_sets),
+        telemetry: Arc::clone(&gateway.telemetry),
+    };
     tokio::spawn(reloader.run(files, hangups));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     for (place, tls) in listeners.places() {

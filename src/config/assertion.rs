@@ -58,23 +58,35 @@ pub(super) fn told(table: &Table<'_>, of: Option<&str>, ids: &mut HashSet<String
     told
 }
 
-/// The names that this upstream's table sets or removes: reserved towards every one.
-pub(super) fn reserved(upstream: &Table<'_>) -> Vec<HeaderName> {
-    let mapped = mapped(upstream).into_iter().map(|(name, _)| name);
-    let removed = upstream.list::<AnyHeader>("remove_headers").unwrap_or_default().into_iter().map(|h| h.value.0);
-    mapped.chain(removed).collect()
+/// Names that one upstream's table sets or removes: reserved towards every one.
+#[derive(Default)]
+pub(super) struct Reserved {
+    mapped: Vec<HeaderName>,
+    removed: Vec<HeaderName>,
+}
+
+impl Reserved {
+    /// Adds those of an upstream's table.
+    pub(super) fn add(&mut self, upstream: &Table<'_>) {
+        self.mapped
+            .extend(mapped(upstream).into_iter().map(|(name, _)| name).filter(|name| !self.mapped.contains(name)).collect::<Vec<_>>());
+        self.removed.extend(upstream.list::<AnyHeader>("remove_headers").unwrap_or_default().into_iter().map(|h| h.value.0));
+    }
 }
 
 /// Prepares the signer of one upstream; `None` where a problem was recorded since there were `before` errors.
-pub(super) fn signer(upstream: &Table<'_>, told: &Told, reserved: &[HeaderName], before: usize) -> Option<Signer> {
+pub(super) fn signer(upstream: &Table<'_>, told: &Told, reserved: &Reserved, before: usize) -> Option<Signer> {
+    let mapped = mapped(upstream);
+    let elsewhere = reserved.mapped.iter().filter(|name| !mapped.iter().any(|(own, _)| own == *name)).cloned().collect();
     let settings = AssertionSettings {
         schemes: told.schemes.clone(),
         audience: told.audience.clone(),
         issuer: told.issuer.clone(),
         lifetime_secs: told.lifetime_secs,
         keys: told.keys.clone(),
-        mapped: mapped(upstream),
-        removed: reserved.to_vec(),
+        mapped,
+        elsewhere,
+        removed: reserved.removed.clone(),
     };
     warn_unsigned(upstream, &settings);
     if upstream.cx().errors() > before {

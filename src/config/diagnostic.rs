@@ -63,6 +63,8 @@ codes! {
     UpstreamUnknown = "upstream_unknown" Error "A tenant or route goes to an upstream that there is not.";
     Certificate = "certificate" Error "A certificate, key or authority that TLS cannot use.";
     ProxyUntrusted = "proxy_untrusted" Error "A listener with the PROXY protocol, and nobody who may speak it.";
+    ForwardAuthUntrusted = "forward_auth_untrusted" Error "A forward-auth listener, and nobody who may ask it.";
+    BodyIdsUnseen = "body_ids_unseen" Error "A tenant whose ids stand in bodies, and a forward-auth listener, which sees none.";
     BadHeader = "bad_header" Error "A header name that cannot be used here.";
     BadPlace = "bad_place" Error "A place that a value cannot stand in.";
     BodyPathsMissing = "body_paths_missing" Error "Body members are inspected on no path, or paths are held for nothing.";

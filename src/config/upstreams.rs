@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::assertion::{self, Told};
+use super::assertion::{self, Reserved, Told};
 use super::diagnostic::{Code, Diagnostic, Site};
 use super::field::{Id, Word as _};
 use super::table::Table;
@@ -62,7 +62,8 @@ pub(super) fn upstreams(root: &Table<'_>) -> Read {
     let inherits = parts.iter().any(|part| part.own.is_none());
     let general = root.table("assertion");
     let general = (inherits || root.writes("assertion")).then(|| assertion::told(&general, None, &mut ids));
-    let reserved: Vec<_> = parts.iter().flat_map(|part| assertion::reserved(&part.table)).collect();
+    let mut reserved = Reserved::default();
+    parts.iter().for_each(|part| reserved.add(&part.table));
     if let Some(general) = &general {
         refuse_shared(root, &parts, general);
     }

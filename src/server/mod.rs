@@ -5,6 +5,7 @@ mod accept;
 mod admin;
 mod connections;
 mod exchange;
+mod forward_auth;
 mod hold;
 mod hygiene;
 mod judge;
@@ -35,8 +36,10 @@ use pingora_runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::jwks::KeySets;
 use crate::limits::memory::Memory;
 use crate::observe::metrics::Metrics;
+use crate::observe::telemetry::Telemetry;
 use crate::snapshot::Live;
 pub use listeners::Listeners;
 use upstream::line::Lines;
@@ -53,6 +56,10 @@ pub struct Gateway {
     pub live: Arc<Live>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Issuers' keys.
+    pub key_sets: Arc<KeySets>,
+    /// Where spans go.
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// Serves until `stop` resolves, then drains: readiness falls, the listeners stay open for `drain_delay`, then requests in
@@ -64,7 +71,12 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     let settings = gateway.live.load().0.settings.server.clone();
     let ready = Arc::new(AtomicBool::new(true));
     let (closing, closed) = watch::channel(false);
-    let shown = admin::Admin { live: Arc::clone(&gateway.live), metrics: Arc::clone(&gateway.metrics), ready: Arc::clone(&ready) };
+    let shown = admin::Admin {
+        live: Arc::clone(&gateway.live),
+        metrics: Arc::clone(&gateway.metrics),
+        ready: Arc::clone(&ready),
+        key_sets: Arc::clone(&gateway.key_sets),
+    };
     spawn_http(listeners.admin, admin::admin(shown.clone()))?;
     if let Some(probes) = listeners.probes {
         spawn_http(probes, admin::probes(shown))?;
@@ -83,6 +95,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         live: Arc::clone(&gateway.live),
         metrics: Arc::clone(&gateway.metrics),
         lines,
+        telemetry: Arc::clone(&gateway.telemetry),
         buckets,
         places: limits::Places::default(),
     };

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use crate::{case, files, trial};
 
 /// Reasons that need a socket, a clock or a fault to happen: the end-to-end tests show them.
-const ELSEWHERE: [Reason; 10] = [
+const ELSEWHERE: [Reason; 11] = [
     Reason::ClockBehind,
     Reason::GatewayInternal,
     Reason::UpstreamUnreachable,
@@ -17,6 +17,7 @@ const ELSEWHERE: [Reason; 10] = [
     Reason::GatewayOverloaded,
     Reason::PathNotServed,
     Reason::UpstreamTls,
+    Reason::ForwardAuthUntrusted,
 ];
 
 /// One test per direction.
