@@ -156,14 +156,18 @@ impl Upstreams {
         }
     }
 
-    /// Looks every name up, and logs what fails.
+    /// Looks every name up, all at once, and logs what fails.
     pub async fn resolve(&self) {
-        for upstream in self.all() {
-            for (address, error) in upstream.pool.resolve().await {
-                let upstream = &upstream.settings.name;
-                tracing::warn!(%error, upstream, address, "an upstream's name does not resolve; the last known addresses stay");
-            }
+        let mut lookups = tokio::task::JoinSet::new();
+        for upstream in self.all().cloned() {
+            lookups.spawn(async move {
+                for (address, error) in upstream.pool.resolve().await {
+                    let upstream = &upstream.settings.name;
+                    tracing::warn!(%error, upstream, address, "an upstream's name does not resolve; the last known addresses stay");
+                }
+            });
         }
+        while lookups.join_next().await.is_some() {}
     }
 
     /// The same before they are used for the first time, for no longer than [`PATIENCE`].

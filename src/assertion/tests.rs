@@ -32,7 +32,7 @@ fn settings(schemes: &[Scheme], keys: Vec<AssertionKey>) -> AssertionSettings {
             (HeaderName::from_static("x-user-email"), Mapped::Claim("email".to_owned())),
             (HeaderName::from_static("x-user-tags"), Mapped::Claim("tags".to_owned())),
         ],
-        elsewhere: Vec::new(),
+        elsewhere: vec![HeaderName::from_static("x-batch-user")],
         removed: Vec::new(),
     }
 }

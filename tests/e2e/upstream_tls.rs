@@ -16,11 +16,13 @@ use crate::http::PATIENCE;
 use crate::pki::{Authority, Pair};
 use crate::upstreams::{FORWARDED, ask, asked, config, standings};
 
+/// The name that a client asked for, and whether it showed a certificate.
+type Shaken = Arc<Mutex<Vec<(Option<String>, bool)>>>;
+
 /// A backend that speaks TLS.
 struct Secure {
     address: SocketAddr,
-    /// The names that clients asked for, and whether they showed a certificate.
-    shaken: Arc<Mutex<Vec<(Option<String>, bool)>>>,
+    shaken: Shaken,
     requests: Arc<AtomicUsize>,
 }
 
@@ -60,7 +62,7 @@ impl Secure {
     }
 }
 
-fn serve(socket: TcpStream, config: Arc<ServerConfig>, shaken: &Mutex<Vec<(Option<String>, bool)>>, requests: &AtomicUsize) {
+fn serve(socket: TcpStream, config: Arc<ServerConfig>, shaken: &Shaken, requests: &AtomicUsize) {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
     if stream.conn.complete_io(&mut stream.sock).is_err() {

@@ -14,19 +14,21 @@ use crate::upstream::address::Address;
 use crate::upstream::{Health, HostPolicy};
 
 /// How often due checks are looked for.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(100);
 /// Tells checks from requests in the backend's log.
 const USER_AGENT: &str = concat!("doorward-health/", env!("CARGO_PKG_VERSION"));
 
 /// Checks for as long as the process lives. Only what is in force is checked.
 pub(in crate::server) async fn watch(live: Arc<Live>) {
-    let connector = Arc::new(Connector::new(None));
+    let mut connector = None;
     loop {
         let (snapshot, _) = live.load();
         for upstream in snapshot.upstreams.all() {
             let Some(rule) = &upstream.settings.health else { continue };
             for address in upstream.pool.addresses().iter().filter(|address| address.check_is_due(rule, Instant::now())) {
-                tokio::spawn(check(Arc::clone(&connector), Arc::clone(upstream), Arc::clone(address), rule.clone()));
+                // Made for the first check: it reads the system's authorities.
+                let connector = connector.get_or_insert_with(|| Arc::new(Connector::new(None)));
+                tokio::spawn(check(Arc::clone(connector), Arc::clone(upstream), Arc::clone(address), rule.clone()));
             }
         }
         drop(snapshot);
