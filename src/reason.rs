@@ -204,6 +204,8 @@ reasons! {
         "Callers who are not signed in have spent this tenant's requests of the day, or this client its share of them. Sign in, or come back after midnight UTC.";
     GatewayOverloaded = "gateway_overloaded" 503 Gateway No "Gateway overloaded"
         "The gateway is working on as many requests as max_in_flight allows. Try again in a second.";
+    StreamDrained = "stream_drained" 503 Gateway No "Gateway restarting"
+        "The gateway is about to stop or to hand over, so it ended this stream. Connect again at once: another process answers.";
 }
 
 impl Reason {

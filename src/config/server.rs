@@ -62,10 +62,16 @@ fn server(table: &Table<'_>) -> ServerSettings {
         body_timeout: duration(table, "body_timeout", Duration::from_secs(10), Duration::from_millis(1)..=10 * MINUTE),
         grace: duration(table, "grace", Duration::from_secs(25), Duration::ZERO..=DAY),
         drain_delay: duration(table, "drain_delay", Duration::from_secs(3), Duration::ZERO..=DAY),
+        upgrade_socket: upgrade_socket(table),
         limits: limits(&table.table("limits")),
     };
     table.finish();
     settings
+}
+
+fn upgrade_socket(table: &Table<'_>) -> Option<PathBuf> {
+    let written = table.get::<String>("upgrade_socket")?;
+    Some(listeners::socket_path(table, &written))
 }
 
 fn limits(table: &Table<'_>) -> ServerLimits {
