@@ -34,6 +34,7 @@ impl Row {
     /// Fails a test where anything was wrong or lost.
     #[track_caller]
     pub fn clean(&self) {
-        assert!(self.requests > 0 && self.wrong == 0 && self.lost == 0, "{self:?}");
+        let Self { fault, load, requests, wrong, lost, note, .. } = self;
+        assert!(*requests > 0 && *wrong == 0 && *lost == 0, "{fault}: {wrong} wrong and {lost} lost of {requests} ({load}; {note})");
     }
 }
