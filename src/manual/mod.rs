@@ -33,6 +33,9 @@ pub mod listeners {}
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
+#[doc = include_str!("upgrade.md")]
+pub mod upgrade {}
+
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
@@ -76,4 +79,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0011-limits-stand-at-two-stops.md")]
     pub mod limits_stand_at_two_stops {}
+
+    #[doc = include_str!("decisions/0014-sockets-are-handed-over-on-request.md")]
+    pub mod sockets_are_handed_over_on_request {}
 }

@@ -189,8 +189,9 @@ fn tcp(address: SocketAddr, taken: Option<Taken>) -> io::Result<TcpListener> {
 
 /// The framework sets the permissions too, and must not fail at it.
 fn taken_unix(taken: Taken, path: &Path, mode: u32) -> io::Result<UnixListener> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .map_err(|e| io::Error::new(e.kind(), format!("its mode cannot be set: {e}; the socket must be this process's user's (SocketUser=)")))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| {
+        io::Error::new(e.kind(), format!("its mode cannot be set: {e}; the socket must be this process's user's (SocketUser=)"))
+    })?;
     let listener = UnixListener::from(taken.socket);
     listener.set_nonblocking(true)?;
     Ok(listener)

@@ -49,8 +49,8 @@ use crate::snapshot::{Live, ServerSettings};
 use connections::Connections;
 use handover::{Offer, Predecessor, Successor};
 pub use inherited::Inherited;
-pub use listeners::Listeners;
 use listeners::Held;
+pub use listeners::Listeners;
 
 /// How often upstream names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
@@ -87,12 +87,7 @@ enum End {
 ///
 /// # Errors
 /// The system's, when a bound socket cannot be used, or the process that this one follows did not make way.
-pub async fn serve(
-    gateway: Gateway,
-    listeners: Listeners,
-    stop: impl Future<Output = ()>,
-    ready: impl FnOnce(),
-) -> std::io::Result<bool> {
+pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Output = ()>, ready: impl FnOnce()) -> std::io::Result<bool> {
     let settings = gateway.live.load().0.settings.server.clone();
     let Listeners { proxy: bound, admin, probes, held, predecessor } = listeners;
     let follows = predecessor.is_some();
@@ -165,14 +160,18 @@ pub async fn serve(
             offer.into_iter().for_each(Offer::leave);
             tracing::info!(pid, "another process serves now: draining");
             followed.send_replace(true);
-            (held.iter().enumerate().filter(|(index, held)| !took.contains(index) && !held.kept).map(|(_, held)| held).collect(), IDLE_HANDOVER)
+            (
+                held.iter().enumerate().filter(|(index, held)| !took.contains(index) && !held.kept).map(|(_, held)| held).collect(),
+                IDLE_HANDOVER,
+            )
         }
     };
     closing::close(&ours).await;
     let _ = closing.send(true); // no receiver: the listener ended already
     connections.drain(idle, settings.grace);
     drop(held);
-    let drained = tokio::time::timeout(settings.grace, drained(&gateway.metrics, &connections, serving, idle + settings.limits.header_timeout));
+    let drained =
+        tokio::time::timeout(settings.grace, drained(&gateway.metrics, &connections, serving, idle + settings.limits.header_timeout));
     let drained = drained.await.is_ok();
     tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_millis(100))).await?;
     Ok(drained)
@@ -191,7 +190,8 @@ async fn drained(metrics: &Metrics, connections: &Connections, mut serving: Join
 
 fn offer(settings: &ServerSettings, replace: bool) -> std::io::Result<Option<Offer>> {
     let Some(path) = &settings.upgrade_socket else { return Ok(None) };
-    let failed = |e: std::io::Error| std::io::Error::new(e.kind(), format!("cannot listen on {} (server.upgrade_socket): {e}", path.display()));
+    let failed =
+        |e: std::io::Error| std::io::Error::new(e.kind(), format!("cannot listen on {} (server.upgrade_socket): {e}", path.display()));
     Offer::bind(path, replace).map(Some).map_err(failed)
 }
 
