@@ -152,6 +152,23 @@ fn trusted(uid: u32) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("the other process is user {uid}'s")))
 }
 
+/// Whose process listens at the path: as the system tells it, or, where it does not, by the file.
+#[cfg(target_os = "linux")]
+fn owner(stream: &UnixStream, _: &Path) -> io::Result<u32> {
+    Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn owner(_: &UnixStream, path: &Path) -> io::Result<u32> {
+    Ok(fs::symlink_metadata(path)?.uid())
+}
+
+/// Sockets that were received are for no process that this one starts.
+#[cfg(target_os = "linux")]
+const CLOSED_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+#[cfg(not(target_os = "linux"))]
+const CLOSED_ON_EXEC: RecvFlags = RecvFlags::empty();
+
 async fn hand_over(stream: tokio::net::UnixStream, sockets: &[Held]) -> io::Result<Successor> {
     let peer = stream.peer_cred()?;
     trusted(peer.uid())?;
@@ -209,7 +226,7 @@ impl Predecessor {
         let stream = UnixStream::connect(path).map_err(|error| {
             format!("no running process hands over its sockets at {shown} (server.upgrade_socket): {error}; start without --upgrade")
         })?;
-        Self::receive(stream).map_err(|error| match error.kind() {
+        Self::receive(stream, path).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 format!("the running process at {shown} does not answer: it may be about to be followed by another one already")
             }
@@ -217,8 +234,8 @@ impl Predecessor {
         })
     }
 
-    fn receive(stream: UnixStream) -> io::Result<Self> {
-        trusted(rustix::net::sockopt::socket_peercred(&stream)?.uid.as_raw())?;
+    fn receive(stream: UnixStream, path: &Path) -> io::Result<Self> {
+        trusted(owner(&stream, path)?)?;
         stream.set_read_timeout(Some(ANSWER))?;
         stream.set_write_timeout(Some(ANSWER))?;
         let (mut line, mut sockets) = (Vec::new(), Vec::new());
@@ -226,7 +243,7 @@ impl Predecessor {
             let mut piece = [0; 16 * 1024];
             let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
-            let received = recvmsg(&stream, &mut [IoSliceMut::new(&mut piece)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+            let received = recvmsg(&stream, &mut [IoSliceMut::new(&mut piece)], &mut control, CLOSED_ON_EXEC)?;
             for message in control.drain() {
                 if let RecvAncillaryMessage::ScmRights(received) = message {
                     sockets.extend(received);

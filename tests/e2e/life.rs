@@ -1,8 +1,8 @@
 //! The end of a process: what is in flight ends, who waits is let go, streams are told, and systemd hears of it.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -128,30 +128,62 @@ fn a_websocket_is_closed_with_1001() {
 }
 
 #[test]
-fn a_connection_that_waits_has_one_more_request_and_is_told_that_it_closes() {
+fn connections_that_nobody_uses_do_not_hold_the_process_up() {
     let upstream = Upstream::plain();
     let site = Site::new(upstream.address(), "grace = \"20s\"", "");
     let process = site.start(&[]);
-    let (mut used, mut unused, fresh) = (ask(site.address, "GET", "/"), ask(site.address, "GET", "/"), TcpStream::connect(site.address));
-    for connection in [&mut used, &mut unused] {
-        let answer = connection.answer("GET").expect("an answer");
-        assert!(answer.all("connection").iter().all(|value| *value != "close"), "{answer:?}");
-    }
-    process.signal("STOP"); // so that the request is there when the drain begins
-    process.signal("TERM");
-    used.send(&visit("GET", "/", &[])).unwrap();
+    let (mut used, mut fresh) = (ask(site.address, "GET", "/"), Connection::open(site.address));
+    assert_eq!(used.answer("GET").expect("an answer").one("connection"), "keep-alive");
     let told = Instant::now();
-    process.signal("CONT");
-    assert_eq!(used.answer("GET").expect("an answer").status, 200);
-    let mut seen_closing = false;
-    while !seen_closing && used.send(&visit("GET", "/", &[])).is_ok() {
-        let Some(answer) = used.answer("GET") else { panic!("closed without a word") };
-        seen_closing = answer.all("connection") == ["close"];
-    }
-    assert!(seen_closing && used.more().is_none(), "the last answer says that it is the last");
-    assert!(unused.more().is_none(), "let go");
-    drop(fresh);
+    process.signal("TERM");
+    assert!(used.more().is_none() && fresh.more().is_none(), "let go");
     drained_early(process, told, 20);
+}
+
+#[test]
+fn a_connection_that_waits_has_one_more_request_and_is_told_that_it_closes() {
+    let upstream = Upstream::plain();
+    let site = Site::new(upstream.address(), "grace = \"20s\"", "");
+    let mut first = site.start(&[]);
+    let (mut used, mut fresh) = (ask(site.address, "GET", "/used"), Connection::open(site.address));
+    assert_eq!(used.answer("GET").expect("an answer").status, 200);
+    let _next = site.start(&["--upgrade"]);
+    first.says("another process serves now");
+    fresh.send(&visit("GET", "/fresh", &[])).unwrap();
+    used.send(&visit("GET", "/used/again", &[])).unwrap();
+    for connection in [&mut used, &mut fresh] {
+        let answer = connection.answer("GET").expect("an answer");
+        assert_eq!((answer.status, answer.one("connection")), (200, "close"));
+        assert!(connection.more().is_none());
+    }
+    assert_eq!(first.wait(), 0);
+    assert!(first.audit_text().contains("/used/again") && first.audit_text().contains("/fresh"));
+}
+
+#[test]
+fn connections_that_wait_to_be_accepted_are_not_lost() {
+    let upstream = Upstream::plain();
+    let site = Site::new(upstream.address(), "", "");
+    site.change("[upstream]\n", "[[server.listener]]\nunix = \"clients.sock\"\n\n[upstream]\n");
+    let mut process = site.start(&[]);
+    process.signal("STOP");
+    let mut waiting: Vec<_> = (0..50).map(|_| ask(site.address, "GET", "/")).collect();
+    let mut local: Vec<_> = (0..50).map(|_| UnixStream::connect(site.path("clients.sock")).expect("connect")).collect();
+    for stream in &mut local {
+        stream.write_all(&visit("GET", "/", &[("Connection", "close")])).unwrap();
+    }
+    process.signal("TERM");
+    process.signal("CONT");
+    for connection in &mut waiting {
+        assert_eq!(connection.answer("GET").expect("an answer").status, 200);
+    }
+    for stream in &mut local {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(process.wait(), 0);
+    assert!(!site.path("clients.sock").exists());
 }
 
 #[test]
