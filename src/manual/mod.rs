@@ -30,6 +30,9 @@ pub mod bodies {}
 #[doc = include_str!("listeners.md")]
 pub mod listeners {}
 
+#[doc = include_str!("forward-auth.md")]
+pub mod forward_auth {}
+
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
@@ -82,4 +85,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0014-sockets-are-handed-over-on-request.md")]
     pub mod sockets_are_handed_over_on_request {}
+
+    #[doc = include_str!("decisions/0015-every-reserved-name-is-answered.md")]
+    pub mod every_reserved_name_is_answered {}
 }

@@ -7,6 +7,7 @@ mod closing;
 mod connections;
 mod drain;
 mod exchange;
+mod forward_auth;
 mod handover;
 mod hold;
 mod hygiene;

@@ -16,6 +16,7 @@ use pingora::{Error, ErrorType, Result};
 use super::accept::connection;
 use super::drain::Drain;
 use super::exchange::{Exchange, State};
+use super::forward_auth;
 use super::hold::{self};
 use super::limits::Places;
 use super::outgoing::{Sent, continue_trace, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials};
@@ -90,6 +91,9 @@ impl ProxyHttp for Proxy {
             State::Own(answer) => respond::own_answer(session, answer, exchange.limits.as_ref(), &exchange.request_id).await?,
             State::Preflight(answer) => respond::preflight(session, answer, &exchange.request_id).await?,
             State::Denied(denial) => respond::deny(session, denial, exchange.limits.as_ref(), &exchange.request_id).await?,
+            State::Vouched(vouched) => {
+                forward_auth::vouch(session, vouched, exchange.limits.as_ref(), &exchange.request_id).await?;
+            }
             State::Received => return Error::e_explain(ErrorType::InternalError, "undecided"),
         }
         Ok(true)
@@ -101,7 +105,7 @@ impl ProxyHttp for Proxy {
                 let silence = if is_stream(session) { streams::longest_silence(session, &forwarding.admitted) } else { None };
                 upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream, is_stream(session), silence)
             }
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => {
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) | State::Vouched(_) => {
                 Error::e_explain(ErrorType::InternalError, "not admitted")
             }
         }
@@ -223,7 +227,7 @@ impl ProxyHttp for Proxy {
                 why = forwarding.failed.get_or_insert(why).clone();
                 (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
             }
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => (None, None),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) | State::Vouched(_) => (None, None),
         };
         let denial = Denial { why, tenant, readable_by, caller: None };
         let reason = denial.why.reason;
@@ -257,7 +261,6 @@ impl ProxyHttp for Proxy {
         if let Some(error) = error {
             tracing::debug!(request_id = exchange.request_id, %error, "the exchange failed");
         }
-        let certificate = connection(session).and_then(|connection| connection.certificate.as_deref());
-        self.record(session.req_header(), certificate, status, error.is_some(), exchange);
+        self.record(session.req_header(), connection(session), status, error.is_some(), exchange);
     }
 }
