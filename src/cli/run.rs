@@ -86,8 +86,9 @@ pub(super) fn gateway(config: &Path, upgrade: bool, ready: impl FnOnce(SocketAdd
     let live = Arc::new(Live::new(loaded.snapshot, revocations));
     let gateway = Gateway { live, metrics, resolver: Arc::default() };
     let serving = async {
+        let stop = stopped()?; // first: who is told that it is ready may send a signal
         ready(listeners.proxy_address()?, listeners.admin_address()?)?;
-        serve(config.to_path_buf(), gateway, listeners, loaded.files).await
+        serve(config.to_path_buf(), gateway, listeners, loaded.files, stop).await
     };
     match runtime.block_on(serving) {
         Ok(true) => ExitCode::SUCCESS,
@@ -104,7 +105,18 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Files) -> io::Result<bool> {
+/// Resolves on SIGTERM or SIGINT, from now on.
+fn stopped() -> io::Result<impl Future<Output = ()>> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Files, stop: impl Future<Output = ()>) -> io::Result<bool> {
     let upstream = gateway.live.load().0.settings.upstream.address.clone();
     if let Err(error) = gateway.resolver.resolve(&upstream).await {
         tracing::warn!(%error, address = upstream, "the upstream's name does not resolve yet");
@@ -139,17 +151,10 @@ async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Fil
         resolver: Arc::<Resolver>::clone(&gateway.resolver),
     };
     tokio::spawn(reloader.run(files, hangups));
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     for (place, tls) in listeners.places() {
         tracing::info!(address = %place, tls, "listening");
     }
     let (listen, admin) = (listeners.proxy_address()?, listeners.admin_address()?);
-    let stop = async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-    };
     server::serve(gateway, listeners, stop, || {
         tracing::info!(%listen, %admin, version = env!("CARGO_PKG_VERSION"), "serving");
         supervisor::ready();
