@@ -43,8 +43,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::jwks::KeySets;
 use crate::limits::memory::Memory;
 use crate::observe::metrics::Metrics;
+use crate::observe::telemetry::Telemetry;
 use crate::resolver::Resolver;
 use crate::snapshot::{Live, ServerSettings};
 use connections::Connections;
@@ -62,6 +64,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 const IDLE_STOP: Duration = Duration::from_secs(1);
 /// The same when the next process serves already, and nobody waits.
 const IDLE_HANDOVER: Duration = Duration::from_secs(10);
+/// Longest wait for issuers' keys before this process takes over; less than the other waits for it.
+const SETTLED: Duration = Duration::from_secs(60);
 /// A connection is counted this long after it was accepted, at the latest.
 const COUNTED: Duration = Duration::from_millis(100);
 
@@ -74,6 +78,10 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Upstream addresses.
     pub resolver: Arc<Resolver>,
+    /// Issuers' keys.
+    pub key_sets: Arc<KeySets>,
+    /// Where spans go.
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// Why the process ends.
@@ -104,6 +112,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         live: Arc::clone(&gateway.live),
         metrics: Arc::clone(&gateway.metrics),
         resolver: Arc::clone(&gateway.resolver),
+        telemetry: Arc::clone(&gateway.telemetry),
         buckets,
         places: limits::Places::default(),
         drain: Arc::clone(&drain),
@@ -118,6 +127,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         services.push(service);
     }
     if let Some(predecessor) = predecessor {
+        settled(&gateway.key_sets).await;
         relieve(predecessor).await?;
         offer = self::offer(&settings, true).unwrap_or_else(|error| {
             tracing::error!(%error, "no other process can follow this one");
@@ -127,7 +137,12 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
 
     let is_ready = Arc::new(AtomicBool::new(true));
     let (followed, by_another) = watch::channel(false);
-    let shown = admin::Admin { live: Arc::clone(&gateway.live), metrics: Arc::clone(&gateway.metrics), ready: Arc::clone(&is_ready) };
+    let shown = admin::Admin {
+        live: Arc::clone(&gateway.live),
+        metrics: Arc::clone(&gateway.metrics),
+        ready: Arc::clone(&is_ready),
+        key_sets: Arc::clone(&gateway.key_sets),
+    };
     spawn_http(admin, admin::admin(shown.clone()), by_another.clone())?;
     if let Some(probes) = probes {
         spawn_http(probes, admin::probes(shown), by_another)?;
@@ -200,6 +215,14 @@ async fn taken(offer: Option<&Offer>, sockets: &[Held]) -> Successor {
     match offer {
         Some(offer) => offer.taken(sockets).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Waits for the issuers' keys, which the running process has.
+async fn settled(key_sets: &KeySets) {
+    let start = Instant::now();
+    while !key_sets.settled() && start.elapsed() < SETTLED {
+        tokio::time::sleep(DRAIN_LOOK).await;
     }
 }
 

@@ -26,6 +26,7 @@ use crate::assertion::Target;
 use crate::clock::{self};
 use crate::limits::memory::Memory;
 use crate::observe::metrics::{InFlight, Metrics};
+use crate::observe::telemetry::Telemetry;
 use crate::reason::{Denied, Reason};
 use crate::request::trace::Trace;
 use crate::resolver::Resolver;
@@ -41,6 +42,7 @@ pub(super) struct Proxy {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) resolver: Arc<Resolver>,
+    pub(super) telemetry: Arc<Telemetry>,
     pub(super) buckets: Arc<Memory>,
     pub(super) places: Places,
     pub(super) drain: Arc<Drain>,
@@ -57,8 +59,9 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        let limits = &exchange.snapshot.settings.server.limits;
-        exchange.trace = Some(Trace::of(&session.req_header().headers, rand::random(), rand::random()));
+        let (limits, telemetry) = (&exchange.snapshot.settings.server.limits, &exchange.snapshot.settings.telemetry);
+        let trace = Trace::of(&session.req_header().headers, rand::random(), rand::random());
+        exchange.trace = Some(telemetry.as_ref().map_or(trace, |telemetry| trace.sampled_by(telemetry.sample_ratio)));
         let client = session.as_downstream_mut();
         // Not where the client (HTTP/1.0, or `Connection: close`) or a drain already said no.
         if client.get_keepalive().is_some() {

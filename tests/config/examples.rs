@@ -29,7 +29,7 @@ fn copy(change: impl Fn(&str) -> String) -> Fixture {
         for pem in named(&text, "pem") {
             fixture.write(pem, &std::fs::read_to_string("tests/config/secrets/rsa.pem").unwrap());
         }
-        for (key, file) in [("certificate", "tls.pem"), ("key", "tls.key.pem"), ("client_ca", "tls-ca.pem")] {
+        for (key, file) in [("certificate", "tls.pem"), ("key", "tls.key.pem"), ("client_ca", "tls-ca.pem"), ("ca", "tls-ca.pem")] {
             for name in named(&text, key) {
                 fixture.write(name, &std::fs::read_to_string(format!("tests/config/secrets/{file}")).unwrap());
             }

@@ -11,11 +11,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::faults::site::{Process, Site, signal};
-use crate::gateway::until;
+use crate::gateway::{KEY, ORIGIN, in_seconds, until};
 use crate::http;
+use crate::issuer::{Issuer, Reply, set};
 use crate::life::{Manager, agent, ask, refused, visit};
 use crate::pki::{Authority, connect, der, shown};
 use crate::upstream::Upstream;
+use crate::verifiers::{Maker, issue};
 
 #[track_caller]
 fn serves(address: SocketAddr) {
@@ -145,6 +147,39 @@ fn streams_stay_with_the_first_process_and_new_requests_go_to_the_second() {
     assert_eq!(all.matches("data: word").count(), 29, "{all}");
     assert_eq!(first.wait(), 0);
     assert!(first.audit_text().contains("acme") && !second.audit_text().contains("acme"));
+}
+
+#[test]
+fn the_next_process_knows_the_issuers_keys_before_it_takes_over() {
+    let upstream = Upstream::plain();
+    let claims = serde_json::json!({ "sub": "ann", "exp": in_seconds(600) });
+    let keys = [serde_json::json!({ "kid": "k", "alg": "ES256" })];
+    let made = issue(Maker::Node, &serde_json::json!({ "keys": keys, "tokens": [{ "kid": "k", "claims": claims }] }));
+    let published = || set(&[&made["keys"]["k"]]);
+    let issuer = Issuer::start(published());
+    let site = Site::new(upstream.address(), "", "");
+    site.write("ca.pem", &issuer.authority.pem());
+    site.change("preset = \"halo\"", "preset = \"none\"");
+    site.change(
+        "{ id = \"s1\", file = \"identity.key\" }",
+        &format!("{{ id = \"idp\", jwks_url = \"{}\", ca = \"ca.pem\" }}", issuer.url()),
+    );
+    let mut first = site.start(&[]);
+    let asked = || {
+        let bearer = format!("Bearer {}", made["tokens"][0].as_str().unwrap());
+        let headers = [("X-Embed-Key", KEY), ("Origin", ORIGIN), ("Authorization", bearer.as_str()), ("Connection", "close")];
+        http::send(site.address, http::request("GET", "/", &headers, b"")).status
+    };
+    until("the keys", || (asked() == 200).then_some(()));
+    issuer.say(Reply::Later);
+    let fetches = issuer.fetches();
+    let next = Process::of(site.command(&["--upgrade"]));
+    until("the next process to ask the issuer", || (issuer.fetches() > fetches).then_some(()));
+    assert_eq!((asked(), first.is_running(), next.log().contains(" serving ")), (200, true, false), "the first goes on meanwhile");
+    issuer.say(published());
+    next.serving();
+    assert_eq!(first.wait(), 0);
+    assert_eq!(asked(), 200);
 }
 
 /// The number of the process that a process started.
