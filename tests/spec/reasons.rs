@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use crate::{case, files, trial};
 
 /// Reasons that need a socket, a clock or a fault to happen: the end-to-end tests show them.
-const ELSEWHERE: [Reason; 11] = [
+const ELSEWHERE: [Reason; 12] = [
     Reason::ClockBehind,
     Reason::GatewayInternal,
     Reason::UpstreamUnreachable,
@@ -18,6 +18,7 @@ const ELSEWHERE: [Reason; 11] = [
     Reason::PathNotServed,
     Reason::UpstreamTls,
     Reason::ForwardAuthUntrusted,
+    Reason::StreamDrained,
 ];
 
 /// One test per direction.
