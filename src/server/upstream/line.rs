@@ -1,7 +1,8 @@
 //! Connections to backends that can be hung up on. The framework has one read timeout for a whole answer and none for an
-//! exchange, waits for an answer when its write timeout has passed, and its hooks see no silence; so each connection is made here, with a second descriptor of its socket, and
-//! what a request is waiting for is noted beside it. A round ten times a second shuts down what waited too long, and the
-//! framework sees the connection end. Costs a request some atomic stores, and each connection one more descriptor.
+//! exchange, waits for an answer when its write timeout has passed, and its hooks see no silence; so each connection is
+//! made here, with a second descriptor of its socket, and what a request is waiting for is noted beside it. A round ten
+//! times a second shuts down what waited too long, and the framework sees the connection end. Costs a request some atomic
+//! stores, and each connection one more descriptor.
 
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
