@@ -11,12 +11,17 @@ use arc_swap::ArcSwap;
 
 use crate::assertion::Signer;
 use crate::clock::UnixTime;
+use crate::policy::UpstreamId;
 use crate::request::forwarded::Trusted;
+use crate::request::original::Convention;
+use crate::request::trace::SampleRatio;
 use crate::revocations::Revocations;
 use crate::secret::KeyBytes;
 use crate::tenant::Tenants;
 use crate::tls::Tls;
 use crate::token::session::Sessions;
+use crate::upstream::UpstreamSettings;
+use crate::upstream::pool::{PATIENCE, Pool};
 
 /// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,16 +57,18 @@ pub struct Listener {
     pub h2c: bool,
     /// Every connection starts with a PROXY protocol header, and its sender is a trusted proxy.
     pub proxy_protocol: bool,
+    /// Nothing is forwarded from here: an ingress of this convention asks whether its requests may pass.
+    pub forward_auth: Option<Convention>,
 }
 
 impl Listener {
     /// Plain HTTP/1.1.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { place: Place::Tcp(address), tls: None, h2c: false, proxy_protocol: false }
+        Self { place: Place::Tcp(address), tls: None, h2c: false, proxy_protocol: false, forward_auth: None }
     }
 }
 
-/// `[server]`. Only addresses and threads need a restart.
+/// `[server]`. Only addresses, threads and `upgrade_socket` need a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
     /// Where clients connect: `listen` first, then every `[[server.listener]]`.
@@ -82,6 +89,8 @@ pub struct ServerSettings {
     pub grace: Duration,
     /// How long the listeners stay open after readiness fell.
     pub drain_delay: Duration,
+    /// Where the next process asks this one for its sockets; nobody can where there is none.
+    pub upgrade_socket: Option<PathBuf>,
     /// `[server.limits]`.
     pub limits: ServerLimits,
 }
@@ -109,19 +118,77 @@ pub struct ServerLimits {
     pub max_in_flight: usize,
 }
 
-/// `[upstream]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamSettings {
-    /// `host:port`; a name is resolved off the request path.
-    pub address: String,
-    /// Deadline of the TCP connect.
-    pub connect_timeout: Duration,
-    /// Longest silence of the upstream before the first byte and between bytes.
-    pub read_timeout: Duration,
-    /// Longest time that the upstream takes no bytes.
-    pub write_timeout: Duration,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
+/// An upstream: where it is, how it is told who is talking, and how its addresses are doing.
+#[derive(Debug)]
+pub struct Upstream {
+    /// `[upstream]` or `[upstreams.NAME]`.
+    pub settings: UpstreamSettings,
+    /// How it is told: `[upstreams.NAME.assertion]`, or `[assertion]`.
+    pub signer: Signer,
+    /// Its addresses.
+    pub pool: Pool,
+}
+
+/// Every upstream of a configuration, by its name's id.
+#[derive(Debug)]
+pub struct Upstreams(Vec<(UpstreamId, Arc<Upstream>)>);
+
+impl Upstreams {
+    /// In configuration order.
+    pub fn new(all: Vec<Upstream>) -> Self {
+        Self(all.into_iter().map(|upstream| (UpstreamId::of(&upstream.settings.name), Arc::new(upstream))).collect())
+    }
+
+    /// The upstream with this id. Configurations load only where every tenant's are there.
+    pub fn get(&self, id: UpstreamId) -> Option<&Arc<Upstream>> {
+        self.0.iter().find(|(of, _)| *of == id).map(|(_, upstream)| upstream)
+    }
+
+    /// All of them, in configuration order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.0.iter().map(|(_, upstream)| upstream)
+    }
+
+    /// Takes over what is known about addresses that stay.
+    pub fn take_over(&self, before: &Self) {
+        for (id, upstream) in &self.0 {
+            if let Some(before) = before.get(*id) {
+                upstream.pool.take_over(&before.pool);
+            }
+        }
+    }
+
+    /// Looks every name up, all at once, and logs what fails.
+    pub async fn resolve(&self) {
+        let mut lookups = tokio::task::JoinSet::new();
+        for upstream in self.all().cloned() {
+            lookups.spawn(async move {
+                for (address, error) in upstream.pool.resolve().await {
+                    let upstream = &upstream.settings.name;
+                    tracing::warn!(%error, upstream, address, "an upstream's name does not resolve; the last known addresses stay");
+                }
+            });
+        }
+        while lookups.join_next().await.is_some() {}
+    }
+
+    /// The same before they are used for the first time, for no longer than [`PATIENCE`].
+    pub async fn resolve_soon(&self) {
+        if tokio::time::timeout(PATIENCE, self.resolve()).await.is_err() {
+            tracing::warn!(seconds = PATIENCE.as_secs(), "not every upstream's name resolved in time; they are tried again");
+        }
+    }
+
+    /// The public halves of all assertion keys as one JWK Set (RFC 7517 §5), each once.
+    pub fn jwks(&self) -> serde_json::Value {
+        let mut keys: Vec<serde_json::Value> = Vec::new();
+        for key in self.all().flat_map(|upstream| upstream.signer.published()) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        serde_json::json!({ "keys": keys })
+    }
 }
 
 /// How the audit record names a subject.
@@ -136,17 +203,30 @@ pub enum AuditSubject {
     Omitted,
 }
 
+/// `[telemetry]`, where it names an endpoint: one span per request goes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// Where traces are sent, `/v1/traces` included.
+    pub endpoint: String,
+    /// The authorities of its certificate as PEM; the system's where there is none.
+    pub ca: Option<Arc<str>>,
+    /// What the gateway is called there.
+    pub service_name: String,
+    /// How many of the traces that start here are sampled.
+    pub sample_ratio: SampleRatio,
+}
+
 /// What the process listens on, forwards to and writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `[server]`.
     pub server: ServerSettings,
-    /// `[upstream]`.
-    pub upstream: UpstreamSettings,
     /// `[audit] subject`.
     pub audit_subject: AuditSubject,
     /// `[metrics] max_tenants`: the rest is labelled `other`.
     pub max_tenants: usize,
+    /// `[telemetry]`, where it is on.
+    pub telemetry: Option<TelemetrySettings>,
     /// `revocations`, where there is one.
     pub revocations: Option<PathBuf>,
 }
@@ -160,8 +240,8 @@ pub struct Snapshot {
     pub loaded_at: UnixTime,
     /// Who may call.
     pub tenants: Tenants,
-    /// How the upstream is told.
-    pub signer: Signer,
+    /// Where requests go.
+    pub upstreams: Upstreams,
     /// Our own session tokens.
     pub sessions: Sessions,
     /// The rest.

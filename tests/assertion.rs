@@ -13,7 +13,7 @@ use doorward::assertion::{AssertionKey, AssertionSettings, KeyAlgorithm, Mapped,
 use doorward::clock::{self, UnixTime};
 use doorward::demo::{agent, verify};
 use doorward::limits::meter::Meter;
-use doorward::policy::{Audience, Mode, Policy};
+use doorward::policy::{Audience, Mode, Policy, UpstreamId};
 use doorward::request::RequestHead;
 use doorward::request::embed_key::EmbedKey;
 use doorward::request::origin::OriginRule;
@@ -65,7 +65,13 @@ fn tenants() -> Tenants {
         },
         keys: KeyRing::new(vec![Arc::new(key)]),
         claims: Default::default(),
-        policy: Policy { audience: Audience::Anyone, routes: Vec::new(), step_up_max_age: Duration::from_secs(300) },
+        policy: Policy {
+            audience: Audience::Anyone,
+            routes: Vec::new(),
+            step_up_max_age: Duration::from_secs(300),
+            upstream: UpstreamId::of("default"),
+            ways: Vec::new(),
+        },
         answers: Default::default(),
         cors: Default::default(),
         endpoints: Default::default(),
@@ -106,6 +112,7 @@ fn signer(schemes: &[Scheme], algorithm: KeyAlgorithm, material: &str) -> Signer
         lifetime_secs: 30,
         keys: vec![AssertionKey { id: "a1".to_owned(), algorithm, material: KeyBytes::new(material.as_bytes()) }],
         mapped: vec![(HeaderName::from_static("x-user-email"), Mapped::Claim("email".to_owned()))],
+        elsewhere: Vec::new(),
         removed: Vec::new(),
     })
     .unwrap()
@@ -120,7 +127,7 @@ fn captured(signer: &Signer, who: Who, query: Option<&str>, body: Option<&[u8]>,
     headers.insert("x-identity-subject", HeaderValue::from_static("victim"));
     headers.insert("signature-input", HeaderValue::from_static("evil=()"));
     signer.sign(&admitted(who, now), &target, now).unwrap().apply(signer.reserved(), &mut headers);
-    let jwks = signer.jwks();
+    let jwks = json!({ "keys": signer.published().collect::<Vec<_>>() });
     Captured {
         method: "POST".to_owned(),
         target: format!("/caf%C3%A9/chat{}", query.map(|q| format!("?{q}")).unwrap_or_default()),
@@ -153,6 +160,28 @@ fn message_signatures_hold_elsewhere_and_any_change_breaks_them() {
             changed.push(("another body".to_owned(), request.clone().with_body(b"{\"message\":\"ho\"}")));
         }
         changed.push(("another secret".to_owned(), request.clone().with_secret(b"another_secret_0123456789abcdefgh")));
+        assert_bound(&Verifier::SIGNATURES, &request, &changed);
+    }
+}
+
+/// What an ingress sets one by one holds elsewhere, empty headers and all; no value can take the place of an empty one.
+#[test]
+fn empty_headers_hold_elsewhere_and_any_change_breaks_them() {
+    let signer = signer(&[Scheme::HttpMessageSignatures], KeyAlgorithm::Hs256, ASSERTION_SECRET);
+    for (who, empty) in [(Who::Anonymous, 10), (Who::Claimed, 9), (Who::Verified, 6)] {
+        let now = clock::read().unwrap();
+        let target = Target { method: "POST", path: "/caf%C3%A9/chat", query: None, body: None, request_id: "0123abcd" };
+        let signed = signer.sign_every(&admitted(who, now), &target, now).unwrap();
+        let headers = signed.fields().iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect();
+        let request = Captured { headers, ..captured(&signer, who, None, None, "HS256") };
+        let mut changed = changes(&request, &covered(&request));
+        let empties: Vec<_> = request.headers.iter().enumerate().filter(|(_, (_, value))| value.is_empty()).collect();
+        assert_eq!(empties.len(), empty, "{who:?}: {:?}", request.headers);
+        for (index, (name, _)) in empties {
+            let mut filled = request.clone();
+            filled.headers[index].1 = "victim".to_owned();
+            changed.push((format!("{name}: victim"), filled));
+        }
         assert_bound(&Verifier::SIGNATURES, &request, &changed);
     }
 }

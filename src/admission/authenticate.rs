@@ -83,7 +83,8 @@ impl<'a> Authenticated<'a> {
             }
             Caller::Verified(..) | Caller::Claimed(_) | Caller::Anonymous => None,
         };
-        Ok(Admitted { tenant, origin, caller, session, step_up_ends_at, would_deny })
+        let upstream = tenant.policy.upstream(head.method, &head.path, head.upgrade);
+        Ok(Admitted { tenant, origin, caller, session, step_up_ends_at, would_deny, upstream })
     }
 }
 
@@ -155,7 +156,7 @@ fn verify(tenant: &Tenant, token: &str, shown: &Shown<'_>, revocations: &Revocat
         Form::Jwt => FormatName::Jwt,
         Form::Session => return Err(Reason::SessionInvalid.into()),
     };
-    if !tenant.keys.all().iter().any(|key| key.formats.contains(&name)) {
+    if !tenant.keys.takes(name) {
         return Err(Denied::new(Reason::TokenFormatRefused, name.as_str()).into());
     }
     if name == FormatName::Hmac && shown.ids.len() > 1 {

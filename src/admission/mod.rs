@@ -4,6 +4,7 @@
 //! change without changing types. Called by the server for every request; only an [`Admitted`] can be signed.
 
 mod authenticate;
+mod check;
 mod identify;
 mod own;
 mod shown;
@@ -16,7 +17,7 @@ use serde_json::Value;
 use crate::clock::UnixTime;
 use crate::cors::{self, PreflightAnswer};
 use crate::limits::meter::{Met, Meter};
-use crate::policy::Level;
+use crate::policy::{Level, UpstreamId};
 use crate::reason::{Denied, Reason};
 use crate::request::RequestHead;
 use crate::request::origin::Origin;
@@ -25,6 +26,7 @@ use crate::tenant::{Tenant, Tenants};
 use crate::token::claims::{SteppedUp, VerifiedSubject};
 use crate::token::session::{Session, Sessions};
 use authenticate::Authenticated;
+pub use check::decide_check;
 use identify::{AllowedOrigin, KnownTenant};
 use shown::Shown;
 
@@ -209,6 +211,7 @@ pub struct Admitted {
     /// When the step-up that the route asked for is over (Unix seconds).
     step_up_ends_at: Option<f64>,
     would_deny: Option<Denied>,
+    upstream: UpstreamId,
 }
 
 impl Admitted {
@@ -235,6 +238,16 @@ impl Admitted {
     /// In `monitor`: what `enforce` would have denied it for.
     pub fn would_deny(&self) -> Option<&Denied> {
         self.would_deny.as_ref()
+    }
+
+    /// Where it may go.
+    pub fn upstream(&self) -> UpstreamId {
+        self.upstream
+    }
+
+    /// Gives the permit back: the request has no way to its upstream.
+    pub fn stop(self, why: Denied) -> Denial {
+        Denial { why, caller: Some(self.caller.summary()), tenant: Some(self.tenant), readable_by: self.origin }
     }
 }
 

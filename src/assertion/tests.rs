@@ -32,6 +32,7 @@ fn settings(schemes: &[Scheme], keys: Vec<AssertionKey>) -> AssertionSettings {
             (HeaderName::from_static("x-user-email"), Mapped::Claim("email".to_owned())),
             (HeaderName::from_static("x-user-tags"), Mapped::Claim("tags".to_owned())),
         ],
+        elsewhere: vec![HeaderName::from_static("x-batch-user")],
         removed: Vec::new(),
     }
 }
@@ -134,7 +135,7 @@ fn nonces_differ() {
 /// Decodes an assertion after verifying it with the published key, or the shared secret where none is published.
 fn read(signer: &Signer, token: &str, algorithm: Algorithm, secret: &str) -> (Value, Value) {
     let (message, signature) = token.rsplit_once('.').unwrap();
-    let jwks: jsonwebtoken::jwk::JwkSet = serde_json::from_value(signer.jwks()).unwrap();
+    let jwks: jsonwebtoken::jwk::JwkSet = serde_json::from_value(json!({ "keys": signer.published().collect::<Vec<_>>() })).unwrap();
     let decoding = jwks.keys.first().map_or_else(|| DecodingKey::from_secret(secret.as_bytes()), |k| DecodingKey::from_jwk(k).unwrap());
     assert!(crypto::verify(signature, message.as_bytes(), &decoding, algorithm).unwrap());
     let part = |text: &str| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap();
@@ -196,7 +197,8 @@ fn only_public_keys_are_published() {
         key("e", KeyAlgorithm::Es256, P256),
         key("d", KeyAlgorithm::EdDsa, ED25519),
     ];
-    let jwks = Signer::new(settings(&[Scheme::HttpMessageSignatures], keys)).unwrap().jwks();
+    let signer = Signer::new(settings(&[Scheme::HttpMessageSignatures], keys)).unwrap();
+    let jwks = json!({ "keys": signer.published().collect::<Vec<_>>() });
     let keys = jwks["keys"].as_array().unwrap();
     let kinds: Vec<_> = keys.iter().map(|k| (k["kid"].as_str().unwrap(), k["kty"].as_str().unwrap(), k["use"].as_str().unwrap())).collect();
     assert_eq!(kinds, [("e", "EC", "sig"), ("d", "OKP", "sig")]);
@@ -329,5 +331,32 @@ proptest! {
         let claimed = sent(&signer, &Identity { tenant: "acme", origin: None, session: None, who: Who::Claimed(&text) });
         let decoded = percent_encoding::percent_decode_str(value(&claimed, "x-identity-claimed-subject").unwrap());
         prop_assert_eq!(decoded.decode_utf8().unwrap().into_owned(), text);
+    }
+}
+
+/// For an ingress: an absent name would leave the client's copy, so every one is there, empty where it does not apply.
+#[test]
+fn every_reserved_name_is_there_where_somebody_else_sets_them() {
+    let claims = claims();
+    for schemes in [&[Scheme::HttpMessageSignatures][..], &[Scheme::Jwt], &Scheme::ALL] {
+        let signer = signer(schemes);
+        let mut names: Vec<_> = signer.names().cloned().collect();
+        names.sort_by_key(ToString::to_string);
+        assert!(names.iter().all(|name| signer.reserved().contains(name)));
+        for identity in [verified("ada", &claims, None), Identity { tenant: "acme", origin: None, session: None, who: Who::Anonymous }] {
+            let signed = signer.sign_fields(&identity, &TARGET, NOW, true).unwrap();
+            let mut sent: Vec<_> = signed.fields().iter().map(|(name, _)| name.clone()).collect();
+            sent.sort_by_key(ToString::to_string);
+            assert_eq!(sent, names, "{schemes:?}: each once");
+            let text = |name: &str| signed.fields().iter().find(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap()).unwrap();
+            let plain = signer.sign_identity(&identity, &TARGET, NOW).unwrap();
+            for name in signer.names().filter(|name| !plain.fields().iter().any(|(n, _)| n == *name)) {
+                assert_eq!(text(name.as_str()), "", "{schemes:?} {name}");
+            }
+            let input = text("signature-input");
+            let covers = |name: &&HeaderName| input.contains(&format!("\"{name}\""));
+            let covered = if schemes.contains(&Scheme::HttpMessageSignatures) { names.len() - 2 } else { 0 };
+            assert_eq!(names.iter().filter(covers).count(), covered, "{schemes:?}: {input}");
+        }
     }
 }

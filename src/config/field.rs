@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 use toml::de::DeValue;
+use url::{Host, Url};
 
 use super::diagnostic::{Code, Diagnostic, Site};
 use super::suggest::{nearest, one_of};
@@ -17,11 +18,13 @@ use crate::policy::{Audience, Level, Mode};
 use crate::request::embed_key::EmbedKey;
 use crate::request::forwarded::Convention;
 use crate::request::origin::OriginRule;
+use crate::request::original;
 use crate::request::path::PathPattern;
 use crate::secret::Encoding;
 use crate::tenant::{MissingOrigin, OnExpired, OnStreamExpiry, UnsignedId};
 use crate::tls::{ClientAuth, MinVersion};
 use crate::token::FormatName;
+use crate::upstream::Backend;
 
 /// What is wrong with a value. The sentence goes on after the key's name.
 #[derive(Debug)]
@@ -257,9 +260,9 @@ impl Word for SocketAddr {
     }
 }
 
-/// `host:port` of the upstream.
+/// `host:port` of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HostPort(pub(super) String);
+pub(super) struct HostPort(pub(super) Backend);
 
 impl Word for HostPort {
     const EXAMPLE: &'static str = "\"127.0.0.1:3000\"";
@@ -275,11 +278,44 @@ impl Word for HostPort {
         let (host, port) = text.rsplit_once(':').ok_or_else(shape)?;
         let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok());
         let name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-        if (v6 || name) && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|p| p > 0) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(shape())
+        let number = port.parse::<u16>().ok().filter(|number| *number > 0 && port.bytes().all(|b| b.is_ascii_digit()));
+        match number {
+            Some(port) if v6 || name => Ok(Self(Backend::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port })),
+            _ => Err(shape()),
         }
+    }
+}
+
+/// Where an issuer publishes its keys, in its normal form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IssuerUrl(pub(super) String);
+
+impl Word for IssuerUrl {
+    const EXAMPLE: &'static str = "\"https://login.example.com/.well-known/jwks.json\"";
+    const WANTED: &'static str = "an address";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let bad = |help: &str| Complaint::new(Code::BadValue, "is not where keys can be fetched").help(help);
+        let url = Url::parse(text).map_err(|_| bad(&format!("write it like {}", <Self as Word>::EXAMPLE)))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(bad("keys are public: write the address without a name or password").hidden());
+        }
+        let here = match url.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        match url.scheme() {
+            "https" => {}
+            "http" if here => {}
+            "http" => return Err(bad("write https: whoever changes the answer on its way can be anybody; http is for this machine only")),
+            _ => return Err(bad("write https, or http for this machine")),
+        }
+        if url.fragment().is_some() {
+            return Err(bad("write it without what follows the #: it is never sent"));
+        }
+        Ok(Self(url.into()))
     }
 }
 
@@ -407,6 +443,21 @@ pub(super) enum SubjectWord {
     Omitted,
 }
 
+/// `upstream.balance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BalanceWord {
+    RoundRobin,
+    LeastConnections,
+    ConsistentHash,
+}
+
+/// `tenant.body_ids`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyIds {
+    Checked,
+    Unchecked,
+}
+
 /// `claims.expiry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExpiryRequired(pub(super) bool);
@@ -431,7 +482,11 @@ choices! {
     SubjectWord, "\"plain\"": "plain" => Self::Plain, "hash" => Self::Hash, "none" => Self::Omitted;
     MinVersion, "\"1.2\"": "1.2" => Self::Tls12, "1.3" => Self::Tls13;
     ClientAuth, "\"required\"": "required" => Self::Required, "optional" => Self::Optional;
+    BalanceWord, "\"round_robin\"": "round_robin" => Self::RoundRobin, "least_connections" => Self::LeastConnections, "consistent_hash" => Self::ConsistentHash;
     Convention, "\"x-forwarded\"": "x-forwarded" => Self::XForwarded, "forwarded" => Self::Forwarded;
+    original::Convention, "\"nginx\"":
+        "nginx" => Self::Nginx, "traefik" => Self::Traefik, "caddy" => Self::Caddy, "envoy" => Self::Envoy;
+    BodyIds, "\"unchecked\"": "checked" => Self::Checked, "unchecked" => Self::Unchecked;
     ExpiryRequired, "\"required\"": "required" => Self(true), "optional" => Self(false);
     TokenAlgorithm, "\"HS256\"":
         "HS256" => Self(jsonwebtoken::Algorithm::HS256), "HS384" => Self(jsonwebtoken::Algorithm::HS384),

@@ -2,17 +2,19 @@
 //! whose word about them is believed. Certificates are read here, so that a broken one refuses the whole load.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::diagnostic::{Code, Diagnostic};
 use super::field::{Network, SocketMode};
 use super::table::{Located, Table};
 use crate::clock;
 use crate::request::forwarded::{Convention, Trusted};
+use crate::request::original;
 use crate::snapshot::{Listener, Place};
 use crate::tls::{Certificate, ClientAuth, Clients, MinVersion, Tls, Unusable};
 
 /// Longest path of a Unix socket, in bytes (`sun_path` of Linux, without its NUL).
-const LONGEST_SOCKET_PATH: usize = 107;
+pub(super) const LONGEST_SOCKET_PATH: usize = 107;
 /// Who may connect to a Unix socket: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -35,9 +37,19 @@ fn listener(table: &Table<'_>) -> Option<Located<Listener>> {
         table.report(Diagnostic::new(Code::NoEffect, h2c.site.clone(), "`h2c` does nothing beside tls").help(help));
     }
     let proxy_protocol = table.or("proxy_protocol", false);
+    let forward_auth = forward_auth(table);
     table.finish();
     let place = place?;
-    Some(Located { value: Listener { place: place.value, tls, h2c: h2c.is_some_and(|h| h.value), proxy_protocol }, site: place.site })
+    let h2c = h2c.is_some_and(|h| h.value);
+    Some(Located { value: Listener { place: place.value, tls, h2c, proxy_protocol, forward_auth }, site: place.site })
+}
+
+/// `[server.listener.forward_auth]`: whose convention is spoken there.
+fn forward_auth(listener: &Table<'_>) -> Option<original::Convention> {
+    let table = listener.table("forward_auth");
+    let convention = if listener.writes("forward_auth") { table.need("convention") } else { table.get("convention") };
+    table.finish();
+    convention.map(|found| found.value)
 }
 
 /// Exactly one of `address` and `unix`.
@@ -63,15 +75,21 @@ fn place(table: &Table<'_>) -> Option<Located<Place>> {
         (true, false) => address.map(|a| Located { value: Place::Tcp(a.value), site: a.site }),
         (false, true) => {
             let unix = unix?;
-            let path = table.cx().path(&unix.value);
-            if path.as_os_str().len() > LONGEST_SOCKET_PATH {
-                let title = format!("{} is too long for a socket", path.display());
-                let help = format!("the system takes {LONGEST_SOCKET_PATH} bytes, the configuration file's directory included");
-                table.report(Diagnostic::new(Code::BadValue, unix.site.clone(), title).help(help));
-            }
+            let path = socket_path(table, &unix);
             Some(Located { value: Place::Unix { path, mode: mode.map_or(SOCKET_MODE, |m| m.value.0) }, site: unix.site })
         }
     }
+}
+
+/// Where a Unix socket is to be.
+pub(super) fn socket_path(table: &Table<'_>, written: &Located<String>) -> PathBuf {
+    let path = table.cx().path(&written.value);
+    if path.as_os_str().len() > LONGEST_SOCKET_PATH {
+        let title = format!("{} is too long for a socket", path.display());
+        let help = format!("the system takes {LONGEST_SOCKET_PATH} bytes, the configuration file's directory included");
+        table.report(Diagnostic::new(Code::BadValue, written.site.clone(), title).help(help));
+    }
+    path
 }
 
 /// `None` where the listener is plain, or a problem was recorded.
@@ -187,8 +205,17 @@ pub(super) fn trusted(server: &Table<'_>) -> Trusted {
     trusted
 }
 
-/// A PROXY protocol header from anybody would let anybody be anyone.
+/// A PROXY protocol header from anybody would let anybody be anyone; a check from anybody would tell anybody anything, and a
+/// listener that nobody may ask denies every request of an ingress.
 pub(super) fn refuse_untrusted(server: &Table<'_>, trusted: &Trusted) {
+    for table in server.tables("listener").iter().filter(|table| table.writes("forward_auth")) {
+        let (asked, who) = if table.writes("unix") { (trusted.unix, "\"unix\"") } else { (!trusted.networks.is_empty(), "\"10.0.0.7\"") };
+        if !asked {
+            let title = "`forward_auth` has nobody who may ask: every request of the ingress would be denied";
+            let help = format!("add [server] trusted_proxies = [{who}], the ingress as it connects here");
+            server.report(Diagnostic::new(Code::ForwardAuthUntrusted, table.site_of("forward_auth"), title).help(help));
+        }
+    }
     if !trusted.networks.is_empty() || trusted.unix {
         return;
     }

@@ -1,4 +1,4 @@
-//! `[server]`, `[upstream]`, `[audit]`, `[metrics]` and `revocations`.
+//! `[server]`, `[audit]`, `[metrics]` and `revocations`; `[telemetry]` has a file of its own.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -7,26 +7,26 @@ use std::time::Duration;
 
 use super::KeyInUse;
 use super::diagnostic::{Code, Diagnostic};
-use super::field::{Bytes, HostPort, SubjectWord};
-use super::listeners;
+use super::field::{Bytes, SubjectWord};
 use super::material::shared_secret;
 use super::once::Sharing;
 use super::table::{Located, Table};
+use super::{listeners, telemetry};
 use crate::revocations::Revocations;
-use crate::snapshot::{AuditSubject, Listener, Place, ServerLimits, ServerSettings, Settings, UpstreamSettings};
+use crate::snapshot::{AuditSubject, Listener, Place, ServerLimits, ServerSettings, Settings};
 
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Reads all that is not about tenants or assertions. Ends with `[upstream]`, whose headers are read with the assertion.
-pub(super) fn settings(root: &Table<'_>, upstream_table: &Table<'_>) -> Settings {
+/// Reads all that is not about tenants, upstreams or assertions.
+pub(super) fn settings(root: &Table<'_>) -> Settings {
     let server = server(&root.table("server"));
-    let upstream = upstream(upstream_table);
     let audit_subject = audit(&root.table("audit"));
     let metrics = root.table("metrics");
     let max_tenants = number(&metrics, "max_tenants", 500, 1..=100_000);
     metrics.finish();
-    Settings { server, upstream, audit_subject, max_tenants, revocations: revocations(root) }
+    let telemetry = telemetry::telemetry(&root.table("telemetry"));
+    Settings { server, audit_subject, max_tenants, telemetry, revocations: revocations(root) }
 }
 
 fn server(table: &Table<'_>) -> ServerSettings {
@@ -38,12 +38,16 @@ fn server(table: &Table<'_>) -> ServerSettings {
     };
     let admin = table.get::<SocketAddr>("admin");
     let probes = table.get::<SocketAddr>("probes");
+    let upgrade_socket = table.get::<String>("upgrade_socket");
+    let upgrade_socket = upgrade_socket.map(|s| Located { value: listeners::socket_path(table, &s), site: s.site });
     let named = [("listen", &listen), ("admin", &admin), ("probes", &probes)];
     let named = named
         .into_iter()
         .filter_map(|(name, found)| found.as_ref().map(|a| (name, Located { value: Place::Tcp(a.value), site: a.site.clone() })));
     let others = more.iter().map(|l| ("listener", Located { value: l.value.place.clone(), site: l.site.clone() }));
-    refuse_clash(table, &named.chain(others).collect::<Vec<_>>());
+    let unix = |s: &Located<PathBuf>| Located { value: Place::Unix { path: s.value.clone(), mode: 0 }, site: s.site.clone() };
+    let upgrade = upgrade_socket.iter().map(|s| ("upgrade_socket", unix(s)));
+    refuse_clash(table, &named.chain(others).chain(upgrade).collect::<Vec<_>>());
     let trusted = listeners::trusted(table);
     listeners::refuse_untrusted(table, &trusted);
     if let Some(admin) = admin.as_ref().filter(|a| !a.value.ip().is_loopback()) {
@@ -62,6 +66,7 @@ fn server(table: &Table<'_>) -> ServerSettings {
         body_timeout: duration(table, "body_timeout", Duration::from_secs(10), Duration::from_millis(1)..=10 * MINUTE),
         grace: duration(table, "grace", Duration::from_secs(25), Duration::ZERO..=DAY),
         drain_delay: duration(table, "drain_delay", Duration::from_secs(3), Duration::ZERO..=DAY),
+        upgrade_socket: upgrade_socket.map(|s| s.value),
         limits: limits(&table.table("limits")),
     };
     table.finish();
@@ -102,23 +107,10 @@ fn refuse_clash(table: &Table<'_>, listeners: &[(&str, Located<Place>)]) {
                     format!("{name} and {other} are one address")
                 };
                 let diagnostic = Diagnostic::new(Code::AddressClash, here.site.clone(), title);
-                table.report(diagnostic.beside(first.site.clone(), "first used here").help("give each listener a port of its own"));
+                table.report(diagnostic.beside(first.site.clone(), "first used here").help("give each an address of its own"));
             }
         }
     }
-}
-
-fn upstream(table: &Table<'_>) -> UpstreamSettings {
-    let (shortest, longest) = (Duration::from_millis(1), DAY);
-    let settings = UpstreamSettings {
-        address: table.need::<HostPort>("address").map_or_else(String::new, |a| a.value.0),
-        connect_timeout: duration(table, "connect_timeout", Duration::from_secs(5), shortest..=longest),
-        read_timeout: duration(table, "read_timeout", 5 * MINUTE, shortest..=longest),
-        write_timeout: duration(table, "write_timeout", MINUTE, shortest..=longest),
-        idle_timeout: duration(table, "idle_timeout", Duration::from_secs(4), shortest..=longest),
-    };
-    table.finish();
-    settings
 }
 
 fn audit(table: &Table<'_>) -> AuditSubject {

@@ -29,6 +29,8 @@ pub struct Record<'r> {
     pub client: Option<IpAddr>,
     /// What the client's certificate calls it, where it showed one.
     pub client_certificate: Option<&'r str>,
+    /// The convention in which an ingress asked about it, where one did.
+    pub forward_auth: Option<&'r str>,
     /// The method.
     pub method: &'r str,
     /// The path, without the query: tokens may travel there.
@@ -39,6 +41,8 @@ pub struct Record<'r> {
     pub outcome: Outcome,
     /// The denial, for its detail.
     pub denied: Option<&'r Denied>,
+    /// The upstream that it was for, where it came to that.
+    pub upstream: Option<&'r str>,
     /// The permit, where one was given.
     pub admitted: Option<&'r Admitted>,
     /// Who was talking, where that was known without a permit.
@@ -70,10 +74,12 @@ pub fn record(record: &Record<'_>) {
         origin = record.origin,
         client = record.client.map(tracing::field::display),
         client_certificate = record.client_certificate,
+        forward_auth = record.forward_auth,
         caller_level = level.as_str(),
         subject,
         method = record.method,
         path = record.path,
+        upstream = record.upstream,
         status = record.status,
         outcome = record.outcome.as_str(),
         reason = record.outcome.reason().map(|r| r.code()),

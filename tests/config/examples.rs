@@ -1,5 +1,7 @@
 //! `conf/` as shipped: every file loads, and the annotated one shows every key that exists, with its true default.
 
+use std::path::Path;
+
 use doorward::config::Loaded;
 use toml::Value;
 
@@ -27,7 +29,8 @@ fn copy(change: impl Fn(&str) -> String) -> Fixture {
         for pem in named(&text, "pem") {
             fixture.write(pem, &std::fs::read_to_string("tests/config/secrets/rsa.pem").unwrap());
         }
-        for (key, file) in [("certificate", "tls.pem"), ("key", "tls.key.pem"), ("client_ca", "tls-ca.pem")] {
+        let tls = [("certificate", "tls.pem"), ("key", "tls.key.pem"), ("client_ca", "tls-ca.pem"), ("ca", "tls-ca.pem")];
+        for (key, file) in tls {
             for name in named(&text, key) {
                 fixture.write(name, &std::fs::read_to_string(format!("tests/config/secrets/{file}")).unwrap());
             }
@@ -65,9 +68,12 @@ fn every_example_loads_as_shipped_and_without_a_warning() {
     }
 }
 
-/// The annotated file with every key set. Its key set stands for any issuer's, so Globex gives up the same one.
+/// The annotated file with every key set. Its key set stands for any issuer's, so Globex gives up the same one; its forward-auth
+/// listener sees no body, so the tenant that looks into some says what becomes of them.
 fn with_every_key() -> Fixture {
     let fixture = copy(every_key);
+    let cloud = std::fs::read_to_string(fixture.path("tenants/acme-cloud.toml")).unwrap();
+    fixture.write("tenants/acme-cloud.toml", &format!("body_ids = \"unchecked\"\n{cloud}"));
     fixture.write("tenants/globex.toml", "id = \"globex\"\nembed_keys = []\norigins = []\nsecrets = []\n");
     fixture
 }
@@ -97,7 +103,13 @@ fn the_annotated_file_shows_every_key_that_exists() {
     assert!(known.contains("server.listen") && known.contains("tenant.places.token") && known.contains("tenant.route.aal"), "{known:?}");
     // One source each: the other stands in another list, or in the prose.
     let only_one = |path: &str| ["audit.key.file", "session.keys.file", "tenant.verification_secret.file"].contains(&path);
-    let missing: Vec<_> = known.iter().filter(|path| !only_one(path) && !shows(&shown, &path.split('.').collect::<Vec<_>>())).collect();
+    // A named upstream has every key of the default one, and shows those that exclude each other.
+    let named: Vec<_> = shown["upstreams"].as_table().unwrap().values().collect();
+    let shown = |path: &str| {
+        let path: Vec<_> = path.split('.').collect();
+        shows(&shown, &path) || path[0] == "upstream" && named.iter().any(|upstream| shows(upstream, &path[1..]))
+    };
+    let missing: Vec<_> = known.iter().filter(|path| !only_one(path) && !shown(path)).collect();
     assert!(missing.is_empty(), "not in conf/doorward.toml: {missing:?}");
 }
 
@@ -108,10 +120,11 @@ fn the_annotated_defaults_are_the_defaults() {
     let set = load(&with_every_key(), "doorward.toml").snapshot;
     let mut server = set.settings.server.clone();
     (server.probes, server.threads) = (plain.settings.server.probes, plain.settings.server.threads);
-    assert_eq!((server.listeners.len(), server.trusted.networks.len()), (3, 2));
+    assert_eq!(server.upgrade_socket.take().as_deref(), Some(Path::new("/run/doorward/upgrade.sock")));
+    assert_eq!((server.listeners.len(), server.trusted.networks.len()), (4, 2));
     (server.listeners, server.trusted) = (plain.settings.server.listeners.clone(), plain.settings.server.trusted.clone());
     assert_eq!(server, plain.settings.server);
-    assert_eq!(set.settings.upstream, plain.settings.upstream);
+    assert_eq!(set.upstreams.all().next().unwrap().settings, plain.upstreams.all().next().unwrap().settings);
     assert_eq!(set.settings.max_tenants, plain.settings.max_tenants);
     let (set, plain) = (&set.tenants.all()[0], &plain.tenants.all()[0]);
     assert_eq!(set.mode, plain.mode);

@@ -4,19 +4,26 @@
 
 mod gateway;
 mod http;
+mod ingress;
+mod issuer;
 mod pki;
 mod upstream;
 #[path = "../verifiers/mod.rs"]
 mod verifiers;
 
 mod bodies;
+mod checks;
 mod cli;
 mod cors;
 mod demo;
+mod faults;
+mod forward_auth;
 mod forwarding;
 mod hostile;
 mod http2;
 mod hygiene;
+mod jwks;
+mod life;
 mod limits;
 mod listeners;
 mod manual;
@@ -26,6 +33,12 @@ mod reload;
 mod secrecy;
 mod sessions;
 mod streams;
+mod telemetry;
 mod tls;
+mod upgrade;
+mod upstream_failures;
+mod upstream_timeouts;
+mod upstream_tls;
+mod upstreams;
 mod vendors;
 mod verification;

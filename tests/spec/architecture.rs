@@ -6,17 +6,18 @@ use crate::{files, trial};
 
 /// A module imports modules of smaller rows only; siblings do not import each other. `config` stands above `tenant` because
 /// it builds tenants (decision record 0001).
-const LAYERS: [&[&str]; 15] = [
-    &["client", "clock", "json", "manual", "reason", "resolver", "secret"],
+const LAYERS: [&[&str]; 16] = [
+    &["client", "clock", "json", "manual", "outbound", "reason", "secret"],
     &["request", "tls"],
     &["policy", "revocations", "token"],
     &["limits"],
     &["tenant"],
-    &["cors"],
+    &["cors", "upstream"],
     &["admission"],
     &["assertion"],
     &["snapshot"],
     &["config", "observe"],
+    &["jwks"],
     &["reload"],
     &["server"],
     &["demo"],
