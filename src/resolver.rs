@@ -35,6 +35,11 @@ impl Resolver {
         Ok(())
     }
 
+    /// Every address that a name resolved to; none where it never did.
+    pub fn addresses(&self, address: &str) -> Vec<SocketAddr> {
+        self.resolved.load().get(address).cloned().unwrap_or_default()
+    }
+
     /// The next address of a name, in turn; `None` where it never resolved.
     pub fn next(&self, address: &str) -> Option<SocketAddr> {
         let resolved = self.resolved.load();

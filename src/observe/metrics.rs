@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,6 +13,7 @@ use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use super::recent::Recent;
 use crate::clock::UnixTime;
 use crate::policy::Level;
 use crate::reason::Reason;
@@ -59,6 +61,23 @@ impl Outcome {
     }
 }
 
+/// What a tenant's counters count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Counted {
+    /// Forwarded, at a level.
+    Forwarded(Level),
+    /// Answered by the gateway itself, at a level.
+    Answered(Level),
+    /// Preflights.
+    Preflight,
+    /// Denied.
+    Denied(Reason),
+    /// Forwarded and failed.
+    Failed(Reason),
+    /// Forwarded, and enforce would have denied it: counted there too.
+    WouldDeny(Reason),
+}
+
 /// One tenant's counters.
 #[derive(Debug)]
 pub struct TenantMetrics {
@@ -66,6 +85,8 @@ pub struct TenantMetrics {
     answered: Vec<(Level, IntCounter)>,
     denied: HashMap<Reason, IntCounter>,
     failed: IntCounterVec,
+    /// The same by reason alone: a label lookup would make the series that it asks for.
+    failures: HashMap<Reason, AtomicU64>,
     label: String,
     preflight: IntCounter,
     would_deny: HashMap<Reason, IntCounter>,
@@ -82,11 +103,28 @@ impl TenantMetrics {
             // Rare enough for a label lookup.
             Outcome::Failed(reason, level) => {
                 self.failed.with_label_values(&[&self.label, outcome.as_str(), reason.code(), level.as_str()]).inc();
+                self.failures.get(&reason).into_iter().for_each(|count| drop(count.fetch_add(1, Ordering::Relaxed)));
             }
         }
         if let Some(counter) = would_deny.and_then(|reason| self.would_deny.get(&reason)) {
             counter.inc();
         }
+    }
+
+    /// The tenant's label: its id, or what it shares with others.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Every count that is not 0.
+    pub fn each(&self, mut seen: impl FnMut(Counted, u64)) {
+        let mut seen = |counted, count| if count > 0 { seen(counted, count) };
+        self.forwarded.iter().for_each(|(level, c)| seen(Counted::Forwarded(*level), c.get()));
+        self.answered.iter().for_each(|(level, c)| seen(Counted::Answered(*level), c.get()));
+        seen(Counted::Preflight, self.preflight.get());
+        self.denied.iter().for_each(|(reason, c)| seen(Counted::Denied(*reason), c.get()));
+        self.failures.iter().for_each(|(reason, c)| seen(Counted::Failed(*reason), c.load(Ordering::Relaxed)));
+        self.would_deny.iter().for_each(|(reason, c)| seen(Counted::WouldDeny(*reason), c.get()));
     }
 
     /// Requests forwarded, by level; requests denied; requests that enforce would have denied.
@@ -211,6 +249,22 @@ pub struct Metrics {
     secret_uses: IntCounterVec,
     secret_last_used: GaugeVec,
     usage: Mutex<HashMap<UsageKey, Arc<KeyUsage>>>,
+    /// The latest denials.
+    pub recent: Recent,
+    last_reload: Mutex<Option<LastReload>>,
+}
+
+/// The latest attempt to put another configuration in force.
+#[derive(Clone, Debug)]
+pub struct LastReload {
+    /// How it ended.
+    pub result: Reload,
+    /// When.
+    pub at: UnixTime,
+    /// The generation in force since.
+    pub generation: u64,
+    /// The first problem, rendered, where there was one.
+    pub problem: Option<String>,
 }
 
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> prometheus::Result<C> {
@@ -275,6 +329,8 @@ impl Metrics {
                 ),
             )?,
             usage: Mutex::default(),
+            recent: Recent::default(),
+            last_reload: Mutex::default(),
             registry: registry.clone(),
             requests,
             would_deny,
@@ -312,6 +368,16 @@ impl Metrics {
         }
     }
 
+    /// Notes when a reload was tried, and what was wrong with it.
+    pub fn tried(&self, reload: LastReload) {
+        *self.last_reload.lock() = Some(reload);
+    }
+
+    /// The latest reload, if there was one.
+    pub fn last_reload(&self) -> Option<LastReload> {
+        self.last_reload.lock().clone()
+    }
+
     /// Notes which configuration is in force, and since when.
     pub fn in_force(&self, generation: u64, now: UnixTime) {
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
@@ -326,6 +392,14 @@ impl Metrics {
     /// The counters of a tenant; those of no tenant where it is not known.
     pub fn tenant(&self, id: Option<&str>) -> Arc<TenantMetrics> {
         id.and_then(|id| self.tenants.load().get(id).cloned()).unwrap_or_else(|| Arc::clone(&self.unknown))
+    }
+
+    /// The counters of every label, each once: those of no tenant, then the tenants' in no order.
+    pub fn all(&self) -> Vec<Arc<TenantMetrics>> {
+        let tenants = self.tenants.load();
+        // Tenants beyond `max_tenants` share one.
+        let own = tenants.iter().filter(|(id, handle)| **id == handle.label).map(|(_, handle)| Arc::clone(handle));
+        std::iter::once(Arc::clone(&self.unknown)).chain(own).collect()
     }
 
     /// The usage counters of a secret, the same across reloads.
@@ -367,6 +441,7 @@ fn tenant_metrics(label: &str, requests: &IntCounterVec, would_deny: &IntCounter
         preflight: counter(Outcome::Preflight),
         would_deny: by_reason(&|reason| would_deny.with_label_values(&[label, reason.code()])),
         failed: requests.clone(),
+        failures: Reason::ALL.iter().map(|reason| (*reason, AtomicU64::default())).collect(),
         label: label.to_owned(),
     }
 }
