@@ -136,12 +136,7 @@ pub(super) struct Weighed<C, E> {
 }
 
 /// Enforce stops where the verdict does; monitor goes on with what the caller is without proof.
-pub(super) fn weigh<C, E>(
-    mode: Mode,
-    judged: Result<Judged<C>, E>,
-    nobody: C,
-    unproven: impl FnOnce() -> C,
-) -> Result<Weighed<C, E>, E> {
+pub(super) fn weigh<C, E>(mode: Mode, judged: Result<Judged<C>, E>, nobody: C, unproven: impl FnOnce() -> C) -> Result<Weighed<C, E>, E> {
     match judged {
         Ok(Judged::Caller(caller)) => Ok(Weighed { caller, would_deny: None, expired: false }),
         Ok(Judged::Expired) => Ok(Weighed { caller: nobody, would_deny: None, expired: true }),

@@ -92,7 +92,9 @@ impl Proof {
             (_, None, Mode::Off) if shown.token.is_some() || shown.unlooked || differs => Self::Unlooked,
             (Some(_), None, _) if differs => Self::Bad(Reason::SubjectMismatch),
             (Some(GrantLevel::Claimed), None, _) => Self::Id,
-            (Some(GrantLevel::Verified), None, _) => judged.as_ref().map_or_else(|refused| Self::Bad(refused.why.reason), |_| Self::Session),
+            (Some(GrantLevel::Verified), None, _) => {
+                judged.as_ref().map_or_else(|refused| Self::Bad(refused.why.reason), |_| Self::Session)
+            }
             (None, None, Mode::Monitor | Mode::Enforce) if shown.token.is_some() => match judged {
                 // Whoever is verified by a token is by its format.
                 Ok(Judged::Caller(caller)) => caller.verified().map_or(Self::Nothing, |subject| Self::Token(subject.format())),

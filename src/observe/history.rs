@@ -102,8 +102,8 @@ impl History {
         for tenant in tenants.all() {
             let before = self.modes.get(&tenant.id).filter(|watched| watched.mode == tenant.mode);
             let watched = before.copied().unwrap_or_else(|| {
-                let (forwarded, _, would_deny) = metrics.tenant(Some(&tenant.id)).totals();
-                Watched { mode: tenant.mode, since: self.now, forwarded, would_deny }
+                let counters = metrics.tenant(Some(&tenant.id));
+                Watched { mode: tenant.mode, since: self.now, forwarded: counters.went_on(), would_deny: counters.would_have_denied() }
             });
             modes.insert(tenant.id.clone(), watched);
             for key in tenant.keys.all() {
@@ -160,11 +160,11 @@ impl History {
     /// What a tenant did since it has its mode.
     pub fn since_mode(&self, metrics: &Metrics, tenant: &str) -> Option<SinceMode> {
         let watched = self.modes.get(tenant)?;
-        let (forwarded, _, would_deny) = metrics.tenant(Some(tenant)).totals();
+        let counters = metrics.tenant(Some(tenant));
         Some(SinceMode {
             watched: self.now.saturating_sub(watched.since),
-            forwarded: forwarded.saturating_sub(watched.forwarded),
-            would_deny: would_deny.saturating_sub(watched.would_deny),
+            forwarded: counters.went_on().saturating_sub(watched.forwarded),
+            would_deny: counters.would_have_denied().saturating_sub(watched.would_deny),
         })
     }
 

@@ -103,7 +103,9 @@ impl TenantMetrics {
             // Rare enough for a label lookup.
             Outcome::Failed(reason, level) => {
                 self.failed.with_label_values(&[&self.label, outcome.as_str(), reason.code(), level.as_str()]).inc();
-                self.failures.get(&reason).into_iter().for_each(|count| drop(count.fetch_add(1, Ordering::Relaxed)));
+                if let Some(count) = self.failures.get(&reason) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
         if let Some(counter) = would_deny.and_then(|reason| self.would_deny.get(&reason)) {
@@ -116,9 +118,24 @@ impl TenantMetrics {
         &self.label
     }
 
+    /// Requests that went upstream, whatever became of them there.
+    pub fn went_on(&self) -> u64 {
+        let failed: u64 = self.failures.values().map(|count| count.load(Ordering::Relaxed)).sum();
+        self.forwarded.iter().map(|(_, c)| c.get()).sum::<u64>() + failed
+    }
+
+    /// Requests that enforce would have denied.
+    pub fn would_have_denied(&self) -> u64 {
+        self.would_deny.values().map(IntCounter::get).sum()
+    }
+
     /// Every count that is not 0.
     pub fn each(&self, mut seen: impl FnMut(Counted, u64)) {
-        let mut seen = |counted, count| if count > 0 { seen(counted, count) };
+        let mut seen = |counted, count| {
+            if count > 0 {
+                seen(counted, count)
+            }
+        };
         self.forwarded.iter().for_each(|(level, c)| seen(Counted::Forwarded(*level), c.get()));
         self.answered.iter().for_each(|(level, c)| seen(Counted::Answered(*level), c.get()));
         seen(Counted::Preflight, self.preflight.get());
@@ -212,6 +229,11 @@ impl Connections {
             Cap::All => self.refused_all.inc(),
             Cap::Client => self.refused_client.inc(),
         }
+    }
+
+    /// Connections that were refused, and that were cut.
+    pub fn turned_away(&self) -> (u64, u64) {
+        (self.refused_all.get() + self.refused_client.get(), self.cut_header.get() + self.cut_body.get())
     }
 
     /// Counts a connection that was closed on a slow client.

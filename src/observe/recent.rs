@@ -68,6 +68,15 @@ pub struct Kept {
     pub request_id: String,
 }
 
+impl Kept {
+    /// Whether the other one is the same but for its time.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let what = |kept: &Self| (kept.kind, kept.reason);
+        what(self) == what(other)
+            && (&self.tenant, &self.detail, &self.method, &self.path) == (&other.tenant, &other.detail, &other.method, &other.path)
+    }
+}
+
 /// The rings: one of each reason, for each kind.
 #[derive(Debug)]
 pub struct Recent {

@@ -66,7 +66,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     let settings = gateway.live.load().0.settings.server.clone();
     let ready = Arc::new(AtomicBool::new(true));
     let (closing, closed) = watch::channel(false);
-    let shown = admin::Admin { live: Arc::clone(&gateway.live), metrics: Arc::clone(&gateway.metrics), ready: Arc::clone(&ready) };
+    let shown = admin::Admin::start(gateway.clone(), Arc::clone(&ready), listeners.admin.local_addr()?);
     spawn_http(listeners.admin, admin::admin(shown.clone()))?;
     if let Some(probes) = listeners.probes {
         spawn_http(probes, admin::probes(shown))?;

@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 15] = [
     &["assertion"],
     &["snapshot"],
     &["config", "observe"],
-    &["reload"],
+    &["reload", "status"],
     &["server"],
     &["demo"],
     &["cli"],
