@@ -83,6 +83,7 @@ const UNNAMED: &str = "no tenant: the record does not tell what was sent to name
 const EARLIER: &str = "written by a version that recorded less";
 const AT_ORIGIN: &str = "stopped at its origin: its credential was not looked at";
 const UNLOOKED: &str = "mode off: tokens and bodies were not looked at";
+const BODY: &str = "its body could not be read: nothing else was looked at";
 const PLACES: &str = "where credentials, ids or names stand has changed";
 const CLAIMS: &str = "the rules for claims or sessions have changed";
 const KEYS: &str = "the keys have changed, and tokens are not recorded";
@@ -128,6 +129,9 @@ fn by_tenant(past: &Past, tenants: &Tenants, sessions: bool, mode: Option<Mode>)
     if past.ended == Ended::Answered || past.tenant.as_ref().and_then(|id| tenants.by_id(id)).is_some_and(|tenant| own(tenant)) {
         return unknown(OWN);
     }
+    if past.ended == Ended::Denied(Reason::SessionRevoked) {
+        return unknown(REVOKED);
+    }
     let (Some(key), Some(prints), Some(past_mode)) = (past.embed_key, past.prints, past.mode) else { return unknown(EARLIER) };
     let gone = if matches!(past.proof, Some(Proof::Session)) { Reason::SessionRevoked } else { Reason::EmbedKeyUnknown };
     let tenant = tenants.by_fingerprint(key).ok_or(Again::Denied(gone))?;
@@ -146,7 +150,7 @@ fn by_tenant(past: &Past, tenants: &Tenants, sessions: bool, mode: Option<Mode>)
     if rules.places {
         return unknown(PLACES);
     }
-    let Some(proof) = past.proof else { return Err(unproven(past, mode)) };
+    let Some(proof) = past.proof else { return Err(unproven(past, mode, &rules)) };
     let judged = match mode {
         Mode::Off => unlooked(past, proof, tenant, origin)?,
         Mode::Monitor | Mode::Enforce => proven(past, proof, tenant, &rules)?,
@@ -191,15 +195,18 @@ impl Changed {
 }
 
 /// Stopped before its credential was judged, by something that these rules have too; but for its origin, which they allow.
-fn unproven(past: &Past, mode: Mode) -> Again {
+fn unproven(past: &Past, mode: Mode, rules: &Changed) -> Again {
     let Ended::Denied(reason) = past.ended else { return Again::Unknown(EARLIER) };
     match reason.row().stage {
-        Stage::Session if reason == Reason::SessionRevoked => Again::Unknown(REVOKED),
         Stage::Session => Again::Denied(reason),
         Stage::Origin if reason == Reason::OriginChanged => Again::Denied(reason),
         Stage::Origin => Again::Unknown(AT_ORIGIN),
+        // It may have come with a session, which is judged first.
+        Stage::Request | Stage::Tenant | Stage::Body if rules.keys || rules.claims => Again::Unknown(KEYS),
         // What a body shows, alone or beside the head, is not looked at in `off`.
         Stage::Request | Stage::Tenant | Stage::Body if mode == Mode::Off => Again::Unknown(UNLOOKED),
+        // Monitor would go on without the body, and what else was shown is not known.
+        Stage::Body if mode == Mode::Monitor && reason != Reason::BodyTimeout => Again::Unknown(BODY),
         Stage::Request | Stage::Tenant | Stage::Body => Again::Denied(reason),
         Stage::Token | Stage::Subject | Stage::Policy | Stage::Gateway | Stage::Upstream | Stage::Client => Again::Unknown(LOAD),
     }
@@ -213,6 +220,9 @@ fn unlooked(past: &Past, proof: Proof, tenant: &Tenant, origin: Option<Origin<'_
     let needs_proof = origin.is_none() && tenant.missing_origin == MissingOrigin::Verified;
     match proof {
         Proof::Session => session(past, tenant),
+        Proof::Bad(reason) if reason.row().stage == Stage::Session => Err(Again::Denied(reason)),
+        // Of a session it would stop here too.
+        Proof::Bad(Reason::SubjectInvalid) => Err(Again::Unknown(UNLOOKED)),
         Proof::Unlooked | Proof::Bad(Reason::SubjectMismatch) if needs_proof => Err(Again::Unknown(UNLOOKED)),
         Proof::Id => Ok(Ok(Judged::Caller(Level::Claimed))),
         Proof::Nothing | Proof::Ids | Proof::Token(_) | Proof::Bad(_) | Proof::Unlooked => Ok(Ok(Judged::Caller(Level::Anonymous))),

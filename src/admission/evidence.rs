@@ -91,10 +91,12 @@ impl Proof {
             (_, Some(why), _) => Self::Bad(why.reason),
             (_, None, Mode::Off) if shown.token.is_some() || shown.unlooked || differs => Self::Unlooked,
             (Some(_), None, _) if differs => Self::Bad(Reason::SubjectMismatch),
-            (Some(GrantLevel::Claimed), None, _) => Self::Id,
-            (Some(GrantLevel::Verified), None, _) => {
-                judged.as_ref().map_or_else(|refused| Self::Bad(refused.why.reason), |_| Self::Session)
-            }
+            (Some(level @ (GrantLevel::Claimed | GrantLevel::Verified)), None, _) => match (judged, level) {
+                // An id without a token: what that is worth is the tenant's rule.
+                (Err(refused), _) if refused.why.reason != Reason::TokenMissing => Self::Bad(refused.why.reason),
+                (_, GrantLevel::Verified) => Self::Session,
+                (_, GrantLevel::Anonymous | GrantLevel::Claimed) => Self::Id,
+            },
             (None, None, Mode::Monitor | Mode::Enforce) if shown.token.is_some() => match judged {
                 // Whoever is verified by a token is by its format.
                 Ok(Judged::Caller(caller)) => caller.verified().map_or(Self::Nothing, |subject| Self::Token(subject.format())),
