@@ -84,6 +84,7 @@ const EARLIER: &str = "written by a version that recorded less";
 const AT_ORIGIN: &str = "stopped at its origin: its credential was not looked at";
 const UNLOOKED: &str = "mode off: tokens and bodies were not looked at";
 const BODY: &str = "its body could not be read: nothing else was looked at";
+const PATH: &str = "its path is none that is ever admitted";
 const PLACES: &str = "where credentials, ids or names stand has changed";
 const CLAIMS: &str = "the rules for claims or sessions have changed";
 const KEYS: &str = "the keys have changed, and tokens are not recorded";
@@ -123,7 +124,7 @@ fn before_a_tenant(past: &Past, tenants: &Tenants) -> Again {
 /// The order of checks of a live request. `Ok` has what enforce would deny it for.
 fn by_tenant(past: &Past, tenants: &Tenants, sessions: bool, mode: Option<Mode>) -> Result<Option<Reason>, Again> {
     let unknown = |why| Err(Again::Unknown(why));
-    let Ok(path) = Path::parse(&past.path) else { return unknown(LOAD) };
+    let Ok(path) = Path::parse(&past.path) else { return unknown(PATH) };
     let endpoint = tenants.endpoint(&past.method, &path).filter(|_| sessions);
     let own = |tenant: &Tenant| endpoint.is_some_and(|endpoint| tenant.has_endpoint(endpoint, &path));
     if past.ended == Ended::Answered || past.tenant.as_ref().and_then(|id| tenants.by_id(id)).is_some_and(|tenant| own(tenant)) {

@@ -42,3 +42,71 @@ struct Page<'v> {
 pub fn page(view: &View, live: bool) -> Result<String, askama::Error> {
     Page { style: STYLE, refresh: live.then_some(REFRESH), view }.render()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::UnixTime;
+    use crate::config;
+    use crate::observe::history::History;
+    use crate::observe::metrics::{LastReload, Metrics, Reload};
+    use crate::observe::recent::{Event, Kind};
+    use crate::reason::Reason;
+
+    const HOSTILE: &str =
+        "</td></pre></title><script>alert(1)</script><img src=x onerror='x' a=\"b\">&lt;\u{202e}\u{2066}\u{0}\u{1b}[2J\r\n{{7*7}}";
+
+    /// Wherever a text comes from, and whatever it is: it is shown, and it does nothing.
+    #[test]
+    fn every_text_is_inert() {
+        crate::install_crypto();
+        let loaded = config::load(Path::new("tests/config/good.toml"), 1, &|_, _| Arc::default()).unwrap();
+        let (metrics, mut history) = (Metrics::new().unwrap(), History::default());
+        let at = UnixTime::from_secs(1_800_000_000);
+        metrics.tried(LastReload { result: Reload::Refused, at, generation: 1, problem: Some(HOSTILE.to_owned()) });
+        for kind in [Kind::Stopped, Kind::WouldDeny] {
+            let event = Event {
+                at,
+                kind,
+                reason: Reason::TokenMissing,
+                detail: HOSTILE,
+                tenant: Some(HOSTILE),
+                method: HOSTILE,
+                path: HOSTILE,
+                request_id: HOSTILE,
+            };
+            metrics.recent.note(event);
+        }
+        history.look(&metrics, &loaded.snapshot.tenants, Duration::from_secs(90));
+        let upstream = Upstream {
+            name: HOSTILE.to_owned(),
+            address: HOSTILE.to_owned(),
+            resolved: Vec::new(),
+            health: Some((false, HOSTILE.to_owned())),
+        };
+        let view = View::of(&Sources {
+            snapshot: &loaded.snapshot,
+            revocations: 0,
+            metrics: &metrics,
+            history: &history,
+            upstreams: &[upstream],
+            ready: true,
+            running: Duration::from_secs(90),
+            now: at,
+        });
+        let html = page(&view, false).unwrap();
+        for never in ["<script", "<img", "</td></pre>", "\u{202e}", "\u{2066}", "\u{0}", "\u{1b}", "\r", "'x'", "\"b\""] {
+            assert!(!html.contains(never), "{never:?}");
+        }
+        let shown = "&#60;script&#62;alert(1)&#60;/script&#62;&#60;img src=x onerror=&#39;x&#39; a=&#34;b&#34;&#62;&#38;lt;\\u{202e}\\u{2066}\\0\\u{1b}[2J";
+        assert!(html.contains(shown), "as it was sent, but for what hides or reorders");
+        // Tenant, detail, method, path and request id of two denials that are not alike; the upstream's; the problem.
+        assert_eq!(html.matches("&#60;script&#62;alert(1)").count(), 2 * 5 + 3 + 1);
+        let open = |tag: &str| html.matches(&format!("<{tag}")).count() - html.matches(&format!("</{tag}>")).count();
+        assert_eq!(["table", "tr", "section", "bdi", "main", "pre", "svg"].map(open), [0, 0, 0, 0, 0, 0, 0]);
+    }
+}

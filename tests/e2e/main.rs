@@ -9,6 +9,7 @@ mod upstream;
 #[path = "../verifiers/mod.rs"]
 mod verifiers;
 
+mod against;
 mod bodies;
 mod cli;
 mod cors;
@@ -25,6 +26,7 @@ mod readme;
 mod reload;
 mod secrecy;
 mod sessions;
+mod status;
 mod streams;
 mod tls;
 mod vendors;

@@ -45,8 +45,16 @@ const CHANGES: [&str; 14] = [
 ];
 
 /// What may not be known, and nothing else where only the mode differs: the start of each sentence.
-const UNKNOWABLE: [&str; 6] =
-    ["answered by the gateway itself", "stopped by a limit", "stopped by load", "no tenant", "stopped at its origin", "mode off"];
+const UNKNOWABLE: [&str; 8] = [
+    "answered by the gateway itself",
+    "stopped by a limit",
+    "stopped by load",
+    "no tenant",
+    "stopped at its origin",
+    "mode off",
+    "its body could not be read",
+    "its session was revoked",
+];
 
 /// One test for modes, one for each change.
 pub(crate) fn trials() -> Vec<Trial> {

@@ -153,12 +153,15 @@ impl Tally {
     }
 
     fn table(&self, text: &mut String) {
+        if self.denied.is_empty() {
+            return;
+        }
+        text.push('\n');
         let widest = |least: usize, width: &dyn Fn(&(String, Reason)) -> usize| self.denied.keys().map(width).max().unwrap_or(0).max(least);
         let (tenants, reasons) = (widest(6, &|(tenant, _)| tenant.chars().count()), widest(6, &|(_, reason)| reason.code().len()));
         let mut row = |tenant: &str, reason: &str, before: &str, after: &str| {
             line(text, format_args!("{tenant:tenants$}  {reason:reasons$}  {before:>10}  {after:>10}"));
         };
-        row("", "", "", "");
         row("tenant", "denied", "before", "after");
         for ((tenant, reason), (before, after)) in &self.denied {
             row(tenant, reason.code(), &number(*before), &number(*after));
