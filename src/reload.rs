@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use crate::clock;
 use crate::config::watched::{self, Files};
 use crate::config::{self, Loaded};
+use crate::jwks::KeySets;
 use crate::observe::metrics::{LastReload, Metrics, Reload};
+use crate::observe::telemetry::Telemetry;
 use crate::resolver::Resolver;
 use crate::revocations::Revocations;
 use crate::snapshot::{Listener, Live};
@@ -36,6 +38,10 @@ pub struct Reloader {
     pub metrics: Arc<Metrics>,
     /// Upstream names are resolved before they are used.
     pub resolver: Arc<Resolver>,
+    /// Issuers' keys are handed to a configuration before it is put in force.
+    pub key_sets: Arc<KeySets>,
+    /// Where spans go.
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// Reads the revocations file that a configuration names.
@@ -168,6 +174,8 @@ impl Reloader {
         }
         let generation = snapshot.generation;
         self.metrics.prepare(&snapshot.tenants, snapshot.settings.max_tenants);
+        self.key_sets.follow(&snapshot.tenants);
+        self.telemetry.follow(snapshot.settings.telemetry.as_ref());
         self.live.swap(snapshot);
         let result = if refused.is_empty() { Reload::Applied } else { Reload::Partial };
         self.metrics.reloaded(result, generation, now);

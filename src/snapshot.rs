@@ -12,6 +12,8 @@ use arc_swap::ArcSwap;
 use crate::assertion::Signer;
 use crate::clock::UnixTime;
 use crate::request::forwarded::Trusted;
+use crate::request::original::Convention;
+use crate::request::trace::SampleRatio;
 use crate::revocations::Revocations;
 use crate::secret::KeyBytes;
 use crate::tenant::Tenants;
@@ -52,12 +54,14 @@ pub struct Listener {
     pub h2c: bool,
     /// Every connection starts with a PROXY protocol header, and its sender is a trusted proxy.
     pub proxy_protocol: bool,
+    /// Nothing is forwarded from here: an ingress of this convention asks whether its requests may pass.
+    pub forward_auth: Option<Convention>,
 }
 
 impl Listener {
     /// Plain HTTP/1.1.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { place: Place::Tcp(address), tls: None, h2c: false, proxy_protocol: false }
+        Self { place: Place::Tcp(address), tls: None, h2c: false, proxy_protocol: false, forward_auth: None }
     }
 }
 
@@ -138,6 +142,19 @@ pub enum AuditSubject {
     Omitted,
 }
 
+/// `[telemetry]`, where it names an endpoint: one span per request goes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// Where traces are sent, `/v1/traces` included.
+    pub endpoint: String,
+    /// The authorities of its certificate as PEM; the system's where there is none.
+    pub ca: Option<Arc<str>>,
+    /// What the gateway is called there.
+    pub service_name: String,
+    /// How many of the traces that start here are sampled.
+    pub sample_ratio: SampleRatio,
+}
+
 /// What the process listens on, forwards to and writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -149,6 +166,8 @@ pub struct Settings {
     pub audit_subject: AuditSubject,
     /// `[metrics] max_tenants`: the rest is labelled `other`.
     pub max_tenants: usize,
+    /// `[telemetry]`, where it is on.
+    pub telemetry: Option<TelemetrySettings>,
     /// `revocations`, where there is one.
     pub revocations: Option<PathBuf>,
 }

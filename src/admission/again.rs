@@ -88,6 +88,7 @@ const PATH: &str = "its path is none that is ever admitted";
 const PLACES: &str = "where credentials, ids or names stand has changed";
 const CLAIMS: &str = "the rules for claims or sessions have changed";
 const KEYS: &str = "the keys have changed, and tokens are not recorded";
+const ISSUER: &str = "an issuer's keys: what it publishes is not looked at";
 const CLAIM: &str = "the route asks for a claim, and claims are not recorded";
 const REVOKED: &str = "its session was revoked, and revocations are not looked at";
 
@@ -109,6 +110,7 @@ fn before_a_tenant(past: &Past, tenants: &Tenants) -> Again {
             Some(_) => Again::Admitted(None),
             None => Again::Denied(Reason::OriginNotAllowed),
         },
+        Ended::Denied(Reason::ForwardAuthUnanswerable) => Again::Unknown(OWN),
         Ended::Denied(reason) => match reason.row().stage {
             Stage::Request => Again::Denied(reason),
             Stage::Origin if reason == Reason::OriginMalformed => Again::Denied(reason),
@@ -239,6 +241,7 @@ fn proven(past: &Past, proof: Proof, tenant: &Tenant, rules: &Changed) -> Result
         Proof::Ids => Ok(by_word(Level::Anonymous, true)),
         _ if rules.claims => Err(Again::Unknown(CLAIMS)),
         Proof::Session => session(past, tenant),
+        Proof::Bad(Reason::KeysMissing) => Err(Again::Unknown(ISSUER)),
         Proof::Token(_) if !rules.keys => Ok(Ok(Judged::Caller(Level::Verified))),
         Proof::Token(format) => token(past, format, tenant),
         Proof::Bad(_) if rules.keys => Err(Again::Unknown(KEYS)),
@@ -249,20 +252,23 @@ fn proven(past: &Past, proof: Proof, tenant: &Tenant, rules: &Changed) -> Result
 /// A token that a key verified which may be gone. Key material never stands twice in a configuration, so no other key would
 /// have verified it.
 fn token(past: &Past, format: FormatName, tenant: &Tenant) -> Result<Verdict, Again> {
-    let mut keys = tenant.keys.all().iter();
-    if format == FormatName::Jwt && tenant.keys.all().iter().any(|key| key.kid.is_some()) {
+    if format == FormatName::Jwt && tenant.keys.goes_by_kid() {
         return Err(Again::Unknown(KEYS)); // they choose by a name that is not recorded
     }
-    let verifies = |fingerprint| keys.any(|key| key.fingerprint == fingerprint && key.formats.contains(&format) && key.is_live(past.at));
+    let verifies = |fingerprint| {
+        tenant.keys.own().iter().any(|key| key.fingerprint == fingerprint && key.formats.contains(&format) && key.is_live(past.at))
+    };
     if past.key.is_some_and(verifies) {
         return Ok(Ok(Judged::Caller(Level::Verified)));
     }
-    let takes = tenant.keys.all().iter().any(|key| key.formats.contains(&format));
-    Ok(Err(if takes { Reason::TokenSignatureInvalid } else { Reason::TokenFormatRefused }))
+    Ok(Err(if tenant.keys.takes(format) { Reason::TokenSignatureInvalid } else { Reason::TokenFormatRefused }))
 }
 
 /// A session dies with the secret that it came from, in every mode.
 fn session(past: &Past, tenant: &Tenant) -> Result<Verdict, Again> {
-    let parent = |fingerprint| tenant.keys.all().iter().any(|key| key.fingerprint == fingerprint && key.is_live(past.at));
+    if !tenant.keys.remotes().is_empty() {
+        return Err(Again::Unknown(ISSUER));
+    }
+    let parent = |fingerprint| tenant.keys.own().iter().any(|key| key.fingerprint == fingerprint && key.is_live(past.at));
     if past.key.is_some_and(parent) { Ok(Ok(Judged::Caller(Level::Verified))) } else { Err(Again::Denied(Reason::SessionRevoked)) }
 }

@@ -5,6 +5,7 @@
 
 pub mod again;
 mod authenticate;
+mod check;
 pub mod evidence;
 mod identify;
 mod own;
@@ -28,6 +29,7 @@ use crate::token::claims::{SteppedUp, VerifiedSubject};
 use crate::token::keys::IdentityKey;
 use crate::token::session::{Session, Sessions};
 use authenticate::Authenticated;
+pub use check::decide_check;
 use evidence::Evidence;
 use identify::{AllowedOrigin, KnownTenant};
 use shown::Shown;

@@ -11,7 +11,9 @@ use tokio::sync::mpsc;
 
 use super::log;
 use crate::config::{self, watched::Files};
+use crate::jwks::KeySets;
 use crate::observe::metrics::Metrics;
+use crate::observe::telemetry::Telemetry;
 use crate::reload::{self, Reloader};
 use crate::resolver::Resolver;
 use crate::server::{self, Gateway, Listeners};
@@ -74,12 +76,19 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
     metrics.prepare(&loaded.snapshot.tenants, loaded.snapshot.settings.max_tenants);
     metrics.in_force(1, loaded.snapshot.loaded_at);
     let live = Arc::new(Live::new(loaded.snapshot, revocations));
-    let gateway = Gateway { live, metrics, resolver: Arc::default() };
+    let key_sets = KeySets::new(Arc::clone(&metrics));
+    let telemetry = Telemetry::new(metrics.telemetry.clone());
+    let gateway = Gateway { live, metrics, resolver: Arc::default(), key_sets, telemetry: Arc::clone(&telemetry) };
     let serving = async {
         ready(listeners.proxy_address()?, listeners.admin_address()?)?;
-        serve(config.to_path_buf(), gateway, listeners, loaded.files).await
+        let served = serve(config.to_path_buf(), gateway, listeners, loaded.files).await;
+        telemetry.stop().await;
+        served
     };
-    match runtime.block_on(serving) {
+    let served = runtime.block_on(serving);
+    // A name lookup that hangs holds nobody up.
+    runtime.shutdown_background();
+    match served {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
             tracing::warn!("requests were still in flight when the grace period ended");
@@ -95,6 +104,10 @@ fn failed(why: &str) -> ExitCode {
 }
 
 async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Files) -> io::Result<bool> {
+    let snapshot = gateway.live.load().0;
+    gateway.key_sets.follow(&snapshot.tenants);
+    gateway.telemetry.follow(snapshot.settings.telemetry.as_ref());
+    drop(snapshot);
     let upstream = gateway.live.load().0.settings.upstream.address.clone();
     if let Err(error) = gateway.resolver.resolve(&upstream).await {
         tracing::warn!(%error, address = upstream, "the upstream's name does not resolve yet");
@@ -111,6 +124,8 @@ async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Fil
         live: Arc::clone(&gateway.live),
         metrics: Arc::clone(&gateway.metrics),
         resolver: Arc::<Resolver>::clone(&gateway.resolver),
+        key_sets: Arc::clone(&gateway.key_sets),
+        telemetry: Arc::clone(&gateway.telemetry),
     };
     tokio::spawn(reloader.run(files, hangups));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 use toml::de::DeValue;
+use url::{Host, Url};
 
 use super::diagnostic::{Code, Diagnostic, Site};
 use super::suggest::{nearest, one_of};
@@ -17,6 +18,7 @@ use crate::policy::{Audience, Level, Mode};
 use crate::request::embed_key::EmbedKey;
 use crate::request::forwarded::Convention;
 use crate::request::origin::OriginRule;
+use crate::request::original;
 use crate::request::path::PathPattern;
 use crate::secret::Encoding;
 use crate::tenant::{MissingOrigin, OnExpired, OnStreamExpiry, UnsignedId};
@@ -301,6 +303,39 @@ impl Word for HostName {
     }
 }
 
+/// Where an issuer publishes its keys, in its normal form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IssuerUrl(pub(super) String);
+
+impl Word for IssuerUrl {
+    const EXAMPLE: &'static str = "\"https://login.example.com/.well-known/jwks.json\"";
+    const WANTED: &'static str = "an address";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let bad = |help: &str| Complaint::new(Code::BadValue, "is not where keys can be fetched").help(help);
+        let url = Url::parse(text).map_err(|_| bad(&format!("write it like {}", <Self as Word>::EXAMPLE)))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(bad("keys are public: write the address without a name or password").hidden());
+        }
+        let here = match url.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        match url.scheme() {
+            "https" => {}
+            "http" if here => {}
+            "http" => return Err(bad("write https: whoever changes the answer on its way can be anybody; http is for this machine only")),
+            _ => return Err(bad("write https, or http for this machine")),
+        }
+        if url.fragment().is_some() {
+            return Err(bad("write it without what follows the #: it is never sent"));
+        }
+        Ok(Self(url.into()))
+    }
+}
+
 /// Permissions of a Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SocketMode(pub(super) u32);
@@ -425,6 +460,13 @@ pub(super) enum SubjectWord {
     Omitted,
 }
 
+/// `tenant.body_ids`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyIds {
+    Checked,
+    Unchecked,
+}
+
 /// `claims.expiry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExpiryRequired(pub(super) bool);
@@ -450,6 +492,9 @@ choices! {
     MinVersion, "\"1.2\"": "1.2" => Self::Tls12, "1.3" => Self::Tls13;
     ClientAuth, "\"required\"": "required" => Self::Required, "optional" => Self::Optional;
     Convention, "\"x-forwarded\"": "x-forwarded" => Self::XForwarded, "forwarded" => Self::Forwarded;
+    original::Convention, "\"nginx\"":
+        "nginx" => Self::Nginx, "traefik" => Self::Traefik, "caddy" => Self::Caddy, "envoy" => Self::Envoy;
+    BodyIds, "\"unchecked\"": "checked" => Self::Checked, "unchecked" => Self::Unchecked;
     ExpiryRequired, "\"required\"": "required" => Self(true), "optional" => Self(false);
     TokenAlgorithm, "\"HS256\"":
         "HS256" => Self(jsonwebtoken::Algorithm::HS256), "HS384" => Self(jsonwebtoken::Algorithm::HS384),

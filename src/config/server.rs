@@ -1,4 +1,4 @@
-//! `[server]`, `[upstream]`, `[audit]`, `[metrics]` and `revocations`.
+//! `[server]`, `[upstream]`, `[audit]`, `[metrics]` and `revocations`; `[telemetry]` has a file of its own.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::KeyInUse;
 use super::diagnostic::{Code, Diagnostic};
 use super::field::{Bytes, HostName, HostPort, SubjectWord};
-use super::listeners;
 use super::material::shared_secret;
 use super::once::Sharing;
 use super::table::{Located, Table};
+use super::{listeners, telemetry};
 use crate::revocations::Revocations;
 use crate::snapshot::{AuditSubject, Listener, Place, ServerLimits, ServerSettings, Settings, UpstreamSettings};
 
@@ -26,7 +26,8 @@ pub(super) fn settings(root: &Table<'_>, upstream_table: &Table<'_>) -> Settings
     let metrics = root.table("metrics");
     let max_tenants = number(&metrics, "max_tenants", 500, 1..=100_000);
     metrics.finish();
-    Settings { server, upstream, audit_subject, max_tenants, revocations: revocations(root) }
+    let telemetry = telemetry::telemetry(&root.table("telemetry"));
+    Settings { server, upstream, audit_subject, max_tenants, telemetry, revocations: revocations(root) }
 }
 
 fn server(table: &Table<'_>) -> ServerSettings {

@@ -34,6 +34,8 @@ pub struct Record<'r> {
     pub client: Option<IpAddr>,
     /// What the client's certificate calls it, where it showed one.
     pub client_certificate: Option<&'r str>,
+    /// The convention in which an ingress asked about it, where one did.
+    pub forward_auth: Option<&'r str>,
     /// The method.
     pub method: &'r str,
     /// The path, without the query: tokens may travel there.
@@ -85,6 +87,7 @@ pub fn record(record: &Record<'_>) {
         client_certificate = record.client_certificate,
         proof = evidence.and_then(|evidence| evidence.proof).map(Proof::as_str),
         rules = record.rules.map(tracing::field::display),
+        forward_auth = record.forward_auth,
         caller_level = level.as_str(),
         subject,
         method = record.method,

@@ -106,7 +106,7 @@ impl History {
                 Watched { mode: tenant.mode, since: self.now, forwarded: counters.went_on(), would_deny: counters.would_have_denied() }
             });
             modes.insert(tenant.id.clone(), watched);
-            for key in tenant.keys.all() {
+            for key in tenant.keys.all().iter() {
                 let name = (tenant.id.clone(), key.id.clone(), key.fingerprint);
                 let since = self.secrets.get(&name).copied().unwrap_or(self.now);
                 secrets.insert(name, since);

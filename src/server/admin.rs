@@ -60,6 +60,15 @@ impl Admin {
         self.history.lock().look(&self.gateway.metrics, &snapshot.tenants, self.started.elapsed());
     }
 
+    /// What the probes say.
+    fn ready(&self) -> Result<(), &'static str> {
+        match (self.ready.load(Ordering::Relaxed), self.gateway.key_sets.settled()) {
+            (true, true) => Ok(()),
+            (true, false) => Err("fetching issuers' keys"),
+            (false, _) => Err("draining"),
+        }
+    }
+
     /// Where requests go.
     fn upstreams(&self, snapshot: &Snapshot) -> Vec<Upstream> {
         let address = snapshot.settings.upstream.address.clone();
@@ -137,10 +146,18 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    if admin.ready.load(Ordering::Relaxed) {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+    match admin.ready() {
+        Ok(()) => "ready
+"
+        .into_response(),
+        Err(why) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!(
+                "{why}
+"
+            ),
+        )
+            .into_response(),
     }
 }
 
@@ -162,7 +179,7 @@ async fn page(State(admin): State<Admin>, live: bool) -> Response {
         metrics: &admin.gateway.metrics,
         history: &admin.history.lock(),
         upstreams: &upstreams,
-        ready: admin.ready.load(Ordering::Relaxed),
+        ready: admin.ready(),
         running: admin.started.elapsed(),
         now,
     });
@@ -185,7 +202,7 @@ async fn figures(State(admin): State<Admin>) -> Response {
         "uptime_seconds": admin.started.elapsed().as_secs(),
         "generation": snapshot.generation,
         "loaded_at": snapshot.loaded_at.secs(),
-        "ready": admin.ready.load(Ordering::Relaxed),
+        "ready": admin.ready().is_ok(),
         "reloads": reloads,
         "revocations": revocations.len(),
         "scripts": client::scripts().iter().map(|s| json!({ "path": s.path, "integrity": s.integrity })).collect::<Vec<_>>(),
@@ -210,6 +227,14 @@ fn tenant_figures(admin: &Admin, tenant: &Arc<Tenant>) -> Value {
             })
         })
         .collect();
+    let key_sets = tenant.keys.remotes().iter().map(|remote| {
+        json!({
+            "id": remote.id,
+            "url": remote.source.url,
+            "keys": remote.keys().len(),
+            "last_fetched": remote.fetched().map(|t| t.secs()),
+        })
+    });
     json!({
         "id": tenant.id,
         "preset": tenant.preset,
@@ -218,5 +243,6 @@ fn tenant_figures(admin: &Admin, tenant: &Arc<Tenant>) -> Value {
         "denied": denied,
         "would_deny": would_deny,
         "secrets": secrets,
+        "key_sets": key_sets.collect::<Vec<_>>(),
     })
 }

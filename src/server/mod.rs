@@ -5,6 +5,7 @@ mod accept;
 mod admin;
 mod connections;
 mod exchange;
+mod forward_auth;
 mod hold;
 mod hygiene;
 mod judge;
@@ -35,8 +36,10 @@ use pingora_runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::jwks::KeySets;
 use crate::limits::memory::Memory;
 use crate::observe::metrics::Metrics;
+use crate::observe::telemetry::Telemetry;
 use crate::resolver::Resolver;
 use crate::snapshot::Live;
 pub use listeners::Listeners;
@@ -55,6 +58,10 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Upstream addresses.
     pub resolver: Arc<Resolver>,
+    /// Issuers' keys.
+    pub key_sets: Arc<KeySets>,
+    /// Where spans go.
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// Serves until `stop` resolves, then drains: readiness falls, the listeners stay open for `drain_delay`, then requests in
@@ -81,6 +88,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         live: Arc::clone(&gateway.live),
         metrics: Arc::clone(&gateway.metrics),
         resolver: Arc::clone(&gateway.resolver),
+        telemetry: Arc::clone(&gateway.telemetry),
         buckets,
         places: limits::Places::default(),
     };

@@ -15,6 +15,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::accept::connection;
 use super::exchange::{Exchange, State};
+use super::forward_auth;
 use super::hold::{self};
 use super::limits::Places;
 use super::outgoing::{Sent, continue_trace, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials};
@@ -24,6 +25,7 @@ use crate::assertion::Target;
 use crate::clock::{self};
 use crate::limits::memory::Memory;
 use crate::observe::metrics::{InFlight, Metrics};
+use crate::observe::telemetry::Telemetry;
 use crate::reason::{Denied, Reason};
 use crate::request::trace::Trace;
 use crate::resolver::Resolver;
@@ -39,6 +41,7 @@ pub(super) struct Proxy {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) resolver: Arc<Resolver>,
+    pub(super) telemetry: Arc<Telemetry>,
     pub(super) buckets: Arc<Memory>,
     pub(super) places: Places,
 }
@@ -54,8 +57,9 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        let limits = &exchange.snapshot.settings.server.limits;
-        exchange.trace = Some(Trace::of(&session.req_header().headers, rand::random(), rand::random()));
+        let (limits, telemetry) = (&exchange.snapshot.settings.server.limits, &exchange.snapshot.settings.telemetry);
+        let trace = Trace::of(&session.req_header().headers, rand::random(), rand::random());
+        exchange.trace = Some(telemetry.as_ref().map_or(trace, |telemetry| trace.sampled_by(telemetry.sample_ratio)));
         let client = session.as_downstream_mut();
         // Not where the client (HTTP/1.0, or `Connection: close`) or a drain already said no.
         if client.get_keepalive().is_some() {
@@ -88,6 +92,9 @@ impl ProxyHttp for Proxy {
             State::Own(answer) => respond::own_answer(session, answer, exchange.limits.as_ref(), &exchange.request_id).await?,
             State::Preflight(answer) => respond::preflight(session, answer, &exchange.request_id).await?,
             State::Denied(denial) => respond::deny(session, denial, exchange.limits.as_ref(), &exchange.request_id).await?,
+            State::Vouched(vouched) => {
+                forward_auth::vouch(session, vouched, exchange.limits.as_ref(), &exchange.request_id).await?;
+            }
             State::Received => return Error::e_explain(ErrorType::InternalError, "undecided"),
         }
         Ok(true)
@@ -99,7 +106,7 @@ impl ProxyHttp for Proxy {
                 let silence = if is_stream(session) { streams::longest_silence(session, &forwarding.admitted) } else { None };
                 upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream, is_stream(session), silence)
             }
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => {
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) | State::Vouched(_) => {
                 Error::e_explain(ErrorType::InternalError, "not admitted")
             }
         }
@@ -219,7 +226,7 @@ impl ProxyHttp for Proxy {
                 why = forwarding.failed.get_or_insert(why).clone();
                 (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
             }
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => (None, None),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) | State::Vouched(_) => (None, None),
         };
         let denial = Denial { why, tenant, readable_by, caller: None };
         let reason = denial.why.reason;
@@ -253,7 +260,6 @@ impl ProxyHttp for Proxy {
         if let Some(error) = error {
             tracing::debug!(request_id = exchange.request_id, %error, "the exchange failed");
         }
-        let certificate = connection(session).and_then(|connection| connection.certificate.as_deref());
-        self.record(session.req_header(), certificate, status, error.is_some(), exchange);
+        self.record(session.req_header(), connection(session), status, error.is_some(), exchange);
     }
 }

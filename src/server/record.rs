@@ -1,8 +1,9 @@
-//! The end of a request: one count and one audit record, whatever became of it.
+//! The end of a request: one count, one audit record and, where it is traced, one span, whatever became of it.
 
 use http::header;
 use pingora::http::RequestHeader;
 
+use super::accept::Connection;
 use super::exchange::{Exchange, State};
 use super::proxy::Proxy;
 use crate::admission::Admitted;
@@ -10,20 +11,24 @@ use crate::clock;
 use crate::observe::audit;
 use crate::observe::metrics::{Outcome, seconds};
 use crate::observe::recent::{Event, Kind};
+use crate::observe::telemetry::Ended;
 use crate::policy::Level;
 use crate::reason::Reason;
+use crate::request::forwarded::Client;
 use crate::request::origin::Origin;
+use crate::request::original::Convention;
 
 impl Proxy {
     /// Counts and records a request that is over. `failed` is whether the framework ended it with an error.
     pub(super) fn record(
         &self,
         request: &RequestHeader,
-        certificate: Option<&str>,
+        connection: Option<&Connection>,
         status: Option<u16>,
         failed: bool,
         exchange: &Exchange,
     ) {
+        let request = exchange.original.as_ref().unwrap_or(request); // what an ingress asked about, not its asking
         let mut caller = None; // a permit has its own
         let (outcome, tenant, admitted, denied) = match &exchange.state {
             State::Admitted(forwarding) => {
@@ -32,6 +37,10 @@ impl Proxy {
                 let reason = forwarding.failed.as_ref().map(|why| why.reason).or(failed.then_some(Reason::ClientDisconnected));
                 let outcome = reason.map_or(Outcome::Forwarded(level), |reason| Outcome::Failed(reason, level));
                 (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), forwarding.failed.as_ref())
+            }
+            State::Vouched(vouched) => {
+                let level = vouched.admitted.caller().level();
+                (Outcome::Forwarded(level), Some(vouched.admitted.tenant()), Some(&vouched.admitted), None)
             }
             State::Denied(denial) => {
                 caller = denial.caller.as_ref();
@@ -62,6 +71,32 @@ impl Proxy {
         {
             key.usage.hit(now);
         }
+        // Somebody showed a key that is not known: perhaps its issuer has just begun to use it.
+        let unknown = |reason| matches!(reason, Reason::TokenKeyUnknown | Reason::KeysMissing);
+        if outcome.reason().or(would_deny).is_some_and(unknown) {
+            tenant.into_iter().for_each(|tenant| tenant.keys.ask());
+        }
+        let path = request.uri.path();
+        let latency = exchange.received.elapsed();
+        if exchange.snapshot.settings.telemetry.is_some()
+            && let Some(trace) = &exchange.trace
+            && let Ok(at) = clock::read()
+        {
+            self.telemetry.ended(&Ended {
+                trace,
+                request_id: &exchange.request_id,
+                tenant: tenant.map(|t| t.id.as_str()),
+                method: request.method.as_str(),
+                path,
+                scheme: exchange.client.as_ref().map(Client::scheme),
+                version: request.version,
+                status,
+                outcome,
+                would_deny,
+                at,
+                latency,
+            });
+        }
         audit::record(&audit::Record {
             request_id: &exchange.request_id,
             generation: exchange.snapshot.generation,
@@ -69,9 +104,10 @@ impl Proxy {
             rules: tenant.and_then(|t| exchange.snapshot.tenants.prints_of(&t.id)),
             origin: Origin::of(&request.headers).ok().flatten().map(Origin::as_str),
             client: exchange.client_address(),
-            client_certificate: certificate,
+            client_certificate: connection.and_then(|connection| connection.certificate.as_deref()),
+            forward_auth: connection.and_then(|connection| connection.forward_auth).map(Convention::as_str),
             method: request.method.as_str(),
-            path: request.uri.path(),
+            path,
             upgrade: request.headers.contains_key(header::UPGRADE),
             status,
             outcome,
@@ -80,7 +116,7 @@ impl Proxy {
             caller,
             trace: exchange.trace.as_ref(),
             subject: &exchange.snapshot.settings.audit_subject,
-            latency: exchange.received.elapsed(),
+            latency,
         });
     }
 }

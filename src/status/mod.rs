@@ -94,7 +94,7 @@ mod tests {
             metrics: &metrics,
             history: &history,
             upstreams: &[upstream],
-            ready: true,
+            ready: Ok(()),
             running: Duration::from_secs(90),
             now: at,
         });

@@ -41,8 +41,8 @@ pub struct Sources<'s> {
     pub history: &'s History,
     /// Where requests go.
     pub upstreams: &'s [Upstream],
-    /// Whether the probes say ready.
-    pub ready: bool,
+    /// What the probes say.
+    pub ready: Result<(), &'static str>,
     /// How long the process runs.
     pub running: Duration,
     /// The time.
@@ -67,8 +67,8 @@ pub struct Upstream {
 pub struct View {
     /// Of the program.
     pub version: &'static str,
-    /// Whether the probes say ready.
-    pub ready: bool,
+    /// What the probes say, and how it looks.
+    pub ready: (&'static str, &'static str),
     /// When this was true.
     pub now: Moment,
     /// How long the process runs.
@@ -278,7 +278,7 @@ impl View {
         let tenants = snapshot.tenants.all();
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            ready: sources.ready,
+            ready: sources.ready.map_or_else(|why| (why, "bad"), |()| ("ready", "good")),
             now: moment(now, now),
             running: long(sources.running),
             covered: if history.covered() < Duration::from_secs(3600) { long(history.covered()) } else { "hour".to_owned() },
@@ -287,7 +287,7 @@ impl View {
             minutes: minute_rows(&minutes),
             traffic: traffic(&counts),
             tenants: tenants.iter().map(|tenant| tenant_row(tenant, metrics, history)).collect(),
-            secrets: tenants.iter().flat_map(|tenant| tenant.keys.all().iter().map(|key| secret_row(tenant, key, history, now))).collect(),
+            secrets: tenants.iter().flat_map(|tenant| secret_rows(tenant, history, now)).collect(),
             denials: denials(&metrics.recent.newest(usize::MAX), now),
             configuration: configuration(sources),
             upstreams: sources.upstreams.iter().map(upstream_row).collect(),
@@ -403,8 +403,13 @@ fn tenant_row(tenant: &Tenant, metrics: &Metrics, history: &History) -> TenantRo
     row(&counts, safe_to_enforce(tenant.mode, since, hour))
 }
 
-fn secret_row(tenant: &Tenant, key: &Arc<IdentityKey>, history: &History, now: UnixTime) -> SecretRow {
-    let others = || tenant.keys.all().iter().filter(|other| !Arc::ptr_eq(other, key) && other.is_live(now));
+fn secret_rows(tenant: &Tenant, history: &History, now: UnixTime) -> Vec<SecretRow> {
+    let all = tenant.keys.all();
+    all.iter().map(|key| secret_row(tenant, key, &all, history, now)).collect()
+}
+
+fn secret_row(tenant: &Tenant, key: &Arc<IdentityKey>, all: &[Arc<IdentityKey>], history: &History, now: UnixTime) -> SecretRow {
+    let others = || all.iter().filter(|other| !Arc::ptr_eq(other, key) && other.is_live(now));
     let seen = SecretSeen {
         mode: tenant.mode,
         uses: key.usage.hits(),
@@ -421,7 +426,7 @@ fn secret_row(tenant: &Tenant, key: &Arc<IdentityKey>, history: &History, now: U
         formats: key.formats.iter().map(|format| format.as_str()).collect::<Vec<_>>().join(", "),
         uses: number(seen.uses),
         last: seen.last.map(|last| moment(last, now)),
-        verdict: safe_to_remove(seen, now),
+        verdict: if tenant.keys.own().iter().any(|own| Arc::ptr_eq(own, key)) { safe_to_remove(seen, now) } else { Verdict::issuers() },
     }
 }
 

@@ -56,6 +56,11 @@ impl Verdict {
         Self { tone, short, sentence: sentence.into() }
     }
 
+    /// For a key that an issuer publishes.
+    pub fn issuers() -> Self {
+        Self::new(Tone::Quiet, "its issuer's", "Its issuer adds and removes it.")
+    }
+
     /// For a tenant that has no counts of its own.
     pub fn shared() -> Self {
         let sentence = "Beyond metrics.max_tenants: it is counted together with others. Raise that, or read its audit records.";

@@ -29,10 +29,12 @@ impl Prints {
     /// The names of a tenant's rules.
     pub fn of(tenant: &Tenant) -> Self {
         let key = |digest: &mut Digesting| {
-            for key in tenant.keys.all() {
+            for key in tenant.keys.own() {
                 let (algorithm, window) = (format!("{:?}", key.algorithm), (key.not_before, key.not_after));
                 (&key.id, &key.formats, algorithm, &key.kid, window, key.fingerprint).hash(digest);
             }
+            // What they publish is theirs to change.
+            tenant.keys.remotes().iter().for_each(|remote| (&remote.source.url, remote.algorithm.map(|a| format!("{a:?}"))).hash(digest));
         };
         Self {
             places: print(|digest| (&tenant.places, &tenant.names, &tenant.exempt_ids).hash(digest)),

@@ -4,6 +4,8 @@
 
 mod gateway;
 mod http;
+mod ingress;
+mod issuer;
 mod pki;
 mod upstream;
 #[path = "../verifiers/mod.rs"]
@@ -11,13 +13,16 @@ mod verifiers;
 
 mod against;
 mod bodies;
+mod checks;
 mod cli;
 mod cors;
 mod demo;
+mod forward_auth;
 mod forwarding;
 mod hostile;
 mod http2;
 mod hygiene;
+mod jwks;
 mod limits;
 mod listeners;
 mod manual;
@@ -28,6 +33,7 @@ mod secrecy;
 mod sessions;
 mod status;
 mod streams;
+mod telemetry;
 mod tls;
 mod vendors;
 mod verification;

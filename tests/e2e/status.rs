@@ -47,11 +47,9 @@ fn words(html: &str) -> String {
 #[test]
 fn its_numbers_are_those_of_the_traffic() {
     let upstream = Upstream::plain();
-    let monitor = format!(
-        "mode = \"monitor\"\n[[tenant]]\nid = \"globex\"\npreset = \"none\"\nembed_keys = [\"pk_globex_0123456789abcdef\"]\n\
-         origins = [\"https://globex.example\"]\nsecrets = [{{ id = \"g1\", format = \"jwt\", file = \"globex.key\" }}]\n"
-    );
-    let gateway = Gateway::start_with(&halo(upstream.address(), &monitor), &[("globex.key", "globex_secret_0123456789abcdef01")]);
+    let monitor = "mode = \"monitor\"\n[[tenant]]\nid = \"globex\"\npreset = \"none\"\nembed_keys = [\"pk_globex_0123456789abcdef\"]\n\
+         origins = [\"https://globex.example\"]\nsecrets = [{ id = \"g1\", format = \"jwt\", file = \"globex.key\" }]\n";
+    let gateway = Gateway::start_with(&halo(upstream.address(), monitor), &[("globex.key", "globex_secret_0123456789abcdef01")]);
     let good = jwt(&json!({ "user_id": "ann", "exp": in_seconds(300) }));
     let forged = jwt_with("another_secret_0123456789abcdef01", &json!({ "user_id": "ann", "exp": in_seconds(300) }));
     let ask = |more: &[(&str, &str)]| {

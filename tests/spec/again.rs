@@ -45,7 +45,7 @@ const CHANGES: [&str; 14] = [
 ];
 
 /// What may not be known, and nothing else where only the mode differs: the start of each sentence.
-const UNKNOWABLE: [&str; 8] = [
+const UNKNOWABLE: [&str; 9] = [
     "answered by the gateway itself",
     "stopped by a limit",
     "stopped by load",
@@ -54,6 +54,7 @@ const UNKNOWABLE: [&str; 8] = [
     "mode off",
     "its body could not be read",
     "its session was revoked",
+    "an issuer's keys",
 ];
 
 /// One test for modes, one for each change.
@@ -137,7 +138,14 @@ fn decided(section: &Section, after: &Snapshot) -> Result<Option<Again>, String>
 /// The audit record that the server writes.
 fn record(section: &Section, snapshot: &Snapshot) -> Result<Option<String>, String> {
     let raw = section.raw()?;
-    let Some(parts) = exchange::parts(&raw.head) else { return Ok(None) };
+    let Some(mut parts) = exchange::parts(&raw.head) else { return Ok(None) };
+    if let Some(convention) = raw.check {
+        // The server records what the ingress asked about.
+        match exchange::original(convention, &parts, snapshot) {
+            Ok(original) => parts = original,
+            Err(_) => return Ok(None),
+        }
+    }
     let decision = section.decide_by(snapshot)?;
     let (outcome, tenant, denied, caller) = match &decision {
         Decision::Forward(admitted) => (Outcome::Forwarded(admitted.caller().level()), Some(admitted.tenant()), None, None),
@@ -158,6 +166,7 @@ fn record(section: &Section, snapshot: &Snapshot) -> Result<Option<String>, Stri
             origin: Origin::of(&parts.headers).ok().flatten().map(Origin::as_str),
             client: None,
             client_certificate: None,
+            forward_auth: None,
             method: parts.method.as_str(),
             path: parts.uri.path(),
             upgrade: parts.headers.contains_key(http::header::UPGRADE),

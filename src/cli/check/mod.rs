@@ -121,6 +121,9 @@ pub fn summary(loaded: &Loaded) -> String {
         for key in loaded.keys.iter().filter(|key| key.tenant.as_ref() == Some(&tenant.id)) {
             line(&mut text, format_args!("  secret {}  {}  fingerprint {}", key.id, key.what, key.fingerprint));
         }
+        for remote in tenant.keys.remotes() {
+            line(&mut text, format_args!("  secret {}  jwt keys of {}, which check does not fetch", remote.id, remote.source.url));
+        }
     }
     line(&mut text, format_args!("ok: {}, {}", many(tenants.len(), "tenant"), many(loaded.warnings.len(), "warning")));
     text
@@ -132,7 +135,8 @@ fn listener(listener: &Listener) -> String {
         None if listener.h2c => " (h2c)".to_owned(),
         None => String::new(),
     };
-    format!("{}{more}", listener.place)
+    let asked = listener.forward_auth.map(|convention| format!(" (forward-auth for {})", convention.as_str())).unwrap_or_default();
+    format!("{}{more}{asked}", listener.place)
 }
 
 fn many(n: usize, what: &str) -> String {
