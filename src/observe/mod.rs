@@ -2,6 +2,7 @@
 //! and read back, and spans for whoever collects them. Never a token, a key or a claim.
 
 pub mod audit;
+pub mod counts;
 pub mod history;
 pub mod key_sets;
 pub mod metrics;

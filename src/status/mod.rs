@@ -4,6 +4,7 @@
 //! nothing: no query, no form. Served by the admin listener.
 
 mod chart;
+mod gather;
 pub mod guard;
 mod view;
 pub mod words;
@@ -15,7 +16,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-pub use view::{Sources, Upstream, View};
+pub use gather::{Sources, Upstream};
+pub use view::View;
 
 const STYLE: &str = include_str!("page/page.css");
 /// How often a page that refreshes itself does, in seconds.

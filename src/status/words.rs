@@ -1,5 +1,6 @@
 //! What counts mean to an operator: is a tenant safe to enforce, is a secret safe to remove. A verdict says what it stands
-//! on, how long was watched and how many came, and what it cannot know. Pure; called by [`super::view`].
+//! on, how long was watched and how many came, and what it cannot know. Pure; called when the page is
+//! gathered.
 
 use std::time::Duration;
 

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::gateway::{Gateway, KEY, ORIGIN, doorward, halo, in_seconds, jwt, jwt_with, until};
 use crate::http;
+use crate::readme::{blocks, read};
 use crate::upstream::Upstream;
 
 const ROUTES: &str = r#"claims.step_up = [{ claim = "amr", values = ["mfa"] }]
@@ -205,4 +206,36 @@ fn what_cannot_be_read_or_judged_is_counted_and_said() {
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("nowhere.jsonl"));
     assert_eq!(doorward(&["check", "--mode", "enforce"], gateway.directory.path()).status.code(), Some(2), "a mode for nothing");
+}
+
+/// The manual's example: run as printed, with the traffic that it speaks of.
+#[test]
+fn the_manual_prints_what_it_says() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start(&halo(upstream.address(), "mode = \"monitor\""));
+    let good = jwt(&json!({ "user_id": "ann", "exp": in_seconds(300) }));
+    let forged = jwt_with("another_secret_0123456789abcdef01", &json!({ "user_id": "ann", "exp": in_seconds(300) }));
+    let bearer = format!("Bearer {KEY}");
+    let page = [("Authorization", bearer.as_str()), ("Origin", ORIGIN)];
+    let get = |more: &[(&'static str, &str)]| http::request("GET", "/threads", &[&page[..], more].concat(), b"");
+    let mut traffic = vec![get(&[("X-User-Token", &good)]); 3];
+    traffic.extend(vec![http::request("POST", "/api/sdk/chat", &page, br#"{"user_id":"ann"}"#); 4]);
+    traffic.extend(vec![get(&[("X-User-Token", &forged)]); 2]);
+    traffic.push(http::request("GET", "/threads", &[page[0], ("Origin", "https://evil.example")], b""));
+    traffic.push(http::request("GET", "/threads", &[page[1]], b""));
+    send(&gateway, &traffic);
+    gateway.write("audit.log", &gateway.audit_text());
+
+    let blocks = blocks(&read("src/manual/status.md"));
+    let printed = |language: &str| blocks.iter().find(|block| block.language == language).expect("a block").text.clone();
+    let command: Vec<_> = printed("sh").split_whitespace().skip(1).map(str::to_owned).collect();
+    let run = doorward(&command.iter().map(String::as_str).collect::<Vec<_>>(), gateway.directory.path());
+    let said = text(&run);
+    let said = said.split_once("\n\n").expect("what would run, and then the comparison").1;
+    let plain = |text: &str| {
+        let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
+        words.map(|word| if word.len() == 33 { "ID".to_owned() + &word[32..] } else { word.to_owned() }).collect::<String>()
+    };
+    assert_eq!(plain(said), plain(&printed("text")));
+    assert_eq!(run.status.code(), Some(1));
 }
