@@ -46,13 +46,17 @@ impl Prints {
 
 impl fmt::Display for Prints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.places, self.claims, self.keys)
+        // One of these stands in every record.
+        [&self.places, &self.claims].into_iter().try_for_each(|print| print.fmt(f).and_then(|()| f.write_str(".")))?;
+        self.keys.fmt(f)
     }
 }
 
 impl fmt::Display for Print {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut digits = [0; 8];
+        hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
+        f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }
 }
 
