@@ -65,7 +65,7 @@ impl Listener {
     }
 }
 
-/// `[server]`. Only addresses and threads need a restart.
+/// `[server]`. Only addresses, threads and `upgrade_socket` need a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
     /// Where clients connect: `listen` first, then every `[[server.listener]]`.
@@ -88,6 +88,8 @@ pub struct ServerSettings {
     pub grace: Duration,
     /// How long the listeners stay open after readiness fell.
     pub drain_delay: Duration,
+    /// Where the next process asks this one for its sockets; nobody can where there is none.
+    pub upgrade_socket: Option<PathBuf>,
     /// `[server.limits]`.
     pub limits: ServerLimits,
 }

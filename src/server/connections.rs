@@ -1,12 +1,17 @@
 //! Counts connections, in all and by client, and refuses those that are too many (`threats` 30). Asked by
 //! [`super::accept`] as soon as a connection comes, before any handshake; its place is free again when the connection is dropped.
+//! Wakes all of them when the process is about to end.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Context;
+use std::time::{Duration, Instant};
 
+use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 
+use super::drain::{Begun, Drain};
 use crate::limits::prefix;
 use crate::observe::metrics::{Cap, Connections as Counters, Cut};
 use crate::snapshot::ServerLimits;
@@ -16,17 +21,32 @@ use crate::snapshot::ServerLimits;
 pub(super) struct Connections {
     table: Mutex<Table>,
     counters: Counters,
+    drain: Arc<Drain>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    open: usize,
+    /// By a number that counts up: what wakes each.
+    open: HashMap<u64, Arc<AtomicWaker>>,
+    next: u64,
     by_client: HashMap<IpAddr, usize>,
 }
 
 impl Connections {
-    pub(super) fn new(counters: Counters) -> Self {
-        Self { table: Mutex::default(), counters }
+    pub(super) fn new(counters: Counters, drain: Arc<Drain>) -> Self {
+        Self { table: Mutex::default(), counters, drain }
+    }
+
+    /// How many there are.
+    pub(super) fn open_now(&self) -> usize {
+        self.table.lock().open.len()
+    }
+
+    /// Begins the drain, and wakes every connection for it.
+    pub(super) fn drain(&self, idle: Duration, grace: Duration) {
+        self.drain.begin(Instant::now(), idle, grace);
+        let bells: Vec<_> = self.table.lock().open.values().cloned().collect();
+        bells.iter().for_each(|bell| bell.wake());
     }
 
     /// A place for one more; those without an address, on a Unix socket, and trusted proxies, for which there is none, count in all only.
@@ -34,7 +54,7 @@ impl Connections {
         let client = client.map(prefix);
         let mut table = self.table.lock();
         let theirs = client.map_or(0, |client| table.by_client.get(&client).copied().unwrap_or_default());
-        let refused = match (table.open >= limits.max_connections, theirs >= limits.max_connections_per_client) {
+        let refused = match (table.open.len() >= limits.max_connections, theirs >= limits.max_connections_per_client) {
             (true, _) => Some(Cap::All),
             (false, true) => Some(Cap::Client),
             (false, false) => None,
@@ -43,18 +63,20 @@ impl Connections {
             self.counters.refuse(cap);
             return None;
         }
-        table.open += 1;
+        let (number, bell) = (table.next, Arc::<AtomicWaker>::default());
+        table.next += 1;
+        table.open.insert(number, Arc::clone(&bell));
         if let Some(client) = client {
             table.by_client.insert(client, theirs + 1);
         }
-        self.counters.open.set(i64::try_from(table.open).unwrap_or(i64::MAX));
+        self.counters.open.set(i64::try_from(table.open.len()).unwrap_or(i64::MAX));
         drop(table);
-        Some(Place { connections: Arc::clone(self), client })
+        Some(Place { connections: Arc::clone(self), client, number, bell })
     }
 
-    fn close(&self, client: Option<IpAddr>) {
+    fn close(&self, number: u64, client: Option<IpAddr>) {
         let mut table = self.table.lock();
-        table.open = table.open.saturating_sub(1);
+        table.open.remove(&number);
         if let Some(client) = client
             && let Some(theirs) = table.by_client.get_mut(&client)
         {
@@ -63,7 +85,7 @@ impl Connections {
                 table.by_client.remove(&client);
             }
         }
-        self.counters.open.set(i64::try_from(table.open).unwrap_or(i64::MAX));
+        self.counters.open.set(i64::try_from(table.open.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -72,9 +94,17 @@ impl Connections {
 pub(super) struct Place {
     connections: Arc<Connections>,
     client: Option<IpAddr>,
+    number: u64,
+    bell: Arc<AtomicWaker>,
 }
 
 impl Place {
+    /// What is known of the drain; the connection that asks is woken when one begins.
+    pub(super) fn drain(&self, cx: &Context<'_>) -> Option<Begun> {
+        self.bell.register(cx.waker());
+        self.connections.drain.begun() // only after registering, or its beginning could be missed
+    }
+
     /// Counts that the connection was closed because its client was too slow.
     pub(super) fn cut(&self, why: Cut) {
         self.connections.counters.cut(why);
@@ -83,7 +113,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.close(self.client);
+        self.connections.close(self.number, self.client);
     }
 }
 
@@ -108,7 +138,7 @@ mod tests {
             max_in_flight: 1,
         };
         let metrics = Metrics::new().unwrap();
-        let connections = Arc::new(Connections::new(metrics.connections.clone()));
+        let connections = Arc::new(Connections::new(metrics.connections.clone(), Arc::default()));
         let open = |client: &str| connections.open(Some(client.parse().unwrap()), &limits);
         let (first, second) = (open("192.0.2.1"), open("192.0.2.1"));
         assert!(first.is_some() && second.is_some() && open("192.0.2.1").is_none());
@@ -120,7 +150,7 @@ mod tests {
         assert!(open("192.0.2.9").is_none() && connections.open(None, &limits).is_none(), "four in all");
         drop((second, third, network));
         assert!(connections.table.lock().by_client.is_empty());
-        assert_eq!((connections.table.lock().open, metrics.connections.open.get()), (0, 0));
+        assert_eq!((connections.open_now(), metrics.connections.open.get()), (0, 0));
         assert!((0..4).map(|_| connections.open(None, &limits)).collect::<Vec<_>>().iter().all(Option::is_some));
     }
 }

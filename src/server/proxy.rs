@@ -14,6 +14,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::accept::connection;
+use super::drain::Drain;
 use super::exchange::{Exchange, State};
 use super::forward_auth;
 use super::hold::{self};
@@ -44,6 +45,7 @@ pub(super) struct Proxy {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) buckets: Arc<Memory>,
     pub(super) places: Places,
+    pub(super) drain: Arc<Drain>,
 }
 
 #[async_trait]
@@ -171,6 +173,8 @@ impl ProxyHttp for Proxy {
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             respond::choose_subprotocol(session, answer)?;
             session.as_downstream_mut().set_read_timeout(None); // an idle WebSocket is no slow client
+        } else if self.drain.begun().is_some() {
+            session.set_keepalive(None); // the answer says so; to later requests the framework does
         }
         forwarding.stream = streams::of(session, answer, &forwarding.admitted, &self.live);
         if let Some(stream) = &forwarding.stream {
@@ -190,7 +194,7 @@ impl ProxyHttp for Proxy {
             && let (Some(stream), Some(piece)) = (&forwarding.stream, piece)
         {
             stream.passes(piece);
-            if session.as_downstream().is_http2() && !forwarding.parting.passes(stream, piece, Instant::now()) {
+            if session.as_downstream().is_http2() && !forwarding.parting.passes(stream, piece, Instant::now(), self.drain.begun()) {
                 return Err(internal("the identity behind the stream has ended"));
             }
         }
