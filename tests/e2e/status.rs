@@ -84,7 +84,7 @@ fn its_numbers_are_those_of_the_traffic() {
     assert_eq!(acme[4], "4 token_signature_invalid Signature does not match");
     let verdict = "not yet Enforce would have denied 4 of 9 requests in the last hour, and 4 of 9 in ";
     assert!(acme[5].starts_with(verdict), "{acme:?}");
-    assert_eq!(one(&["<bdi>globex</bdi>", "Safe to enforce?"])[1..5], ["enforce", "0", "5", "none"]);
+    assert_eq!(one(&["<bdi>globex</bdi>", "Enforce would deny"])[1..5], ["enforce", "0", "5", "none"]);
 
     let secret = one(&["<bdi>s1</bdi>"]);
     assert_eq!((secret[1].as_str(), secret[3].as_str()), ("acme", "3"), "uses");
