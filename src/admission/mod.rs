@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::clock::UnixTime;
 use crate::cors::{self, PreflightAnswer};
 use crate::limits::meter::{Met, Meter};
-use crate::policy::Level;
+use crate::policy::{Level, UpstreamId};
 use crate::reason::{Denied, Reason};
 use crate::request::RequestHead;
 use crate::request::origin::Origin;
@@ -228,6 +228,7 @@ pub struct Admitted {
     step_up_ends_at: Option<f64>,
     would_deny: Option<Denied>,
     evidence: Evidence,
+    upstream: UpstreamId,
 }
 
 impl Admitted {
@@ -259,6 +260,21 @@ impl Admitted {
     /// What other rules could judge it by.
     pub fn evidence(&self) -> &Evidence {
         &self.evidence
+    }
+
+    /// Where it may go.
+    pub fn upstream(&self) -> UpstreamId {
+        self.upstream
+    }
+
+    /// Gives the permit back: the request has no way to its upstream.
+    pub fn stop(self, why: Denied) -> Denial {
+        Denial {
+            why,
+            caller: Some(CallerSummary { evidence: self.evidence, ..self.caller.summary() }),
+            tenant: Some(self.tenant),
+            readable_by: self.origin,
+        }
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Record<'r> {
     pub outcome: Outcome,
     /// The denial, for its detail.
     pub denied: Option<&'r Denied>,
+    /// The upstream that it was for, where it came to that.
+    pub upstream: Option<&'r str>,
     /// The permit, where one was given.
     pub admitted: Option<&'r Admitted>,
     /// Who was talking, where that was known without a permit.
@@ -96,6 +98,7 @@ pub fn record(record: &Record<'_>) {
         requires = requires.as_deref(),
         step_up_age_seconds = step_up.map(|shown| shown.seconds),
         step_up_aal = step_up.and_then(|shown| shown.aal.as_deref()),
+        upstream = record.upstream,
         status = record.status,
         outcome = record.outcome.as_str(),
         reason = record.outcome.reason().map(|r| r.code()),

@@ -22,9 +22,10 @@ use crate::client;
 use crate::clock;
 use crate::observe::history::History;
 use crate::observe::metrics::Reload;
-use crate::snapshot::Snapshot;
-use crate::status::{self, Sources, Upstream, View, guard};
+use crate::snapshot::Upstream;
+use crate::status::{self, Sources, View, guard};
 use crate::tenant::Tenant;
+use crate::upstream::pool::AddressStatus;
 
 /// How often the counters are looked at for the last hour.
 const LOOK: Duration = Duration::from_secs(10);
@@ -67,13 +68,6 @@ impl Admin {
             (true, false) => Err("fetching issuers' keys"),
             (false, _) => Err("draining"),
         }
-    }
-
-    /// Where requests go.
-    fn upstreams(&self, snapshot: &Snapshot) -> Vec<Upstream> {
-        let address = snapshot.settings.upstream.address.clone();
-        let resolved = self.gateway.resolver.addresses(&address);
-        vec![Upstream { name: "upstream".to_owned(), address, resolved, health: None }]
     }
 }
 
@@ -136,7 +130,7 @@ async fn own_site(State(admin): State<Admin>, request: Request, next: Next) -> R
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let (snapshot, _) = admin.gateway.live.load();
-    match admin.gateway.metrics.render(&snapshot.tenants, snapshot.settings.max_tenants) {
+    match admin.gateway.metrics.render(&snapshot.tenants, snapshot.settings.max_tenants, &snapshot.upstreams) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics cannot be rendered");
@@ -162,7 +156,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn jwks(State(admin): State<Admin>) -> Response {
-    let keys = admin.gateway.live.load().0.signer.jwks();
+    let keys = admin.gateway.live.load().0.upstreams.jwks();
     ([(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "max-age=300")], keys.to_string()).into_response()
 }
 
@@ -172,7 +166,7 @@ async fn page(State(admin): State<Admin>, live: bool) -> Response {
     let Ok(now) = clock::read() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "The gateway's clock shows a time before 2020.\n").into_response();
     };
-    let upstreams = admin.upstreams(&snapshot);
+    let upstreams = status::upstreams(&snapshot.upstreams, Instant::now());
     let view = View::of(&Sources {
         snapshot: &snapshot,
         revocations: revocations.len(),
@@ -197,6 +191,7 @@ async fn figures(State(admin): State<Admin>) -> Response {
     let metrics = &admin.gateway.metrics;
     let reloads: serde_json::Map<_, _> = Reload::ALL.iter().map(|r| (r.as_str().to_owned(), metrics.reloads(*r).into())).collect();
     let tenants: Vec<_> = snapshot.tenants.all().iter().map(|tenant| tenant_figures(&admin, tenant)).collect();
+    let upstreams: Vec<_> = snapshot.upstreams.all().map(|upstream| upstream_figures(upstream)).collect();
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": admin.started.elapsed().as_secs(),
@@ -207,8 +202,29 @@ async fn figures(State(admin): State<Admin>) -> Response {
         "revocations": revocations.len(),
         "scripts": client::scripts().iter().map(|s| json!({ "path": s.path, "integrity": s.integrity })).collect::<Vec<_>>(),
         "tenants": tenants,
+        "upstreams": upstreams,
     });
     ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+fn upstream_figures(upstream: &Upstream) -> Value {
+    let counters = upstream.pool.counters();
+    let address = |status: AddressStatus| {
+        json!({
+            "address": status.address,
+            "backend": status.backend,
+            "standing": status.standing.as_str(),
+            "in_flight": status.in_flight,
+            "last_error": status.trouble.as_ref().map(|trouble| json!({ "at": trouble.at.secs(), "what": trouble.what })),
+        })
+    };
+    json!({
+        "name": upstream.settings.name,
+        "balance": upstream.settings.balance.as_str(),
+        "addresses": upstream.pool.status(Instant::now()).into_iter().map(address).collect::<Vec<_>>(),
+        "retries": counters.retries(),
+        "ejections": counters.ejections(),
+    })
 }
 
 fn tenant_figures(admin: &Admin, tenant: &Arc<Tenant>) -> Value {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors beside two for each connection: listeners, files, the runtime's own.
+/// Descriptors beside three for each connection: listeners, files, the runtime's own.
 const OTHERS: u64 = 100;
 
 /// The places of requests at work.
@@ -32,7 +32,7 @@ impl Drop for Place {
 }
 
 /// Raises the soft limit of file descriptors to the hard one, and warns where connections could exceed it: each has one to
-/// its client and may have one to the upstream.
+/// its client and may have two for the upstream, the connection's and the one by which it is ended in time.
 pub(super) fn raise_descriptors(max_connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum
@@ -40,7 +40,7 @@ pub(super) fn raise_descriptors(max_connections: usize) {
     {
         tracing::warn!(%error, "the soft limit of file descriptors stays as it was");
     }
-    let needed = (max_connections as u64).saturating_mul(2).saturating_add(OTHERS);
+    let needed = (max_connections as u64).saturating_mul(3).saturating_add(OTHERS);
     if let Some(most) = getrlimit(Resource::Nofile).current.filter(|most| *most < needed) {
         tracing::warn!(
             limit = most,

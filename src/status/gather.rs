@@ -2,9 +2,8 @@
 //! could have written goes through [`plain`]; the template escapes it for HTML. Decides nothing.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::chart::{chart, when};
 use super::view::{
@@ -18,9 +17,10 @@ use crate::observe::plain::plain;
 use crate::observe::recent::{Kept, Kind};
 use crate::policy::{Level, Mode};
 use crate::reason::Reason;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{self, Snapshot, Upstreams};
 use crate::tenant::Tenant;
 use crate::token::keys::IdentityKey;
+use crate::upstream::address::Standing;
 
 /// Most denials that are shown.
 const DENIALS: usize = 50;
@@ -52,17 +52,49 @@ pub struct Sources<'s> {
     pub now: UnixTime,
 }
 
-/// Where requests go, as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An address of an upstream, as it is now.
+#[derive(Clone, Debug)]
 pub struct Upstream {
-    /// What the configuration calls it.
+    /// What the configuration calls the upstream.
     pub name: String,
-    /// As configured.
-    pub address: String,
-    /// Where that is.
-    pub resolved: Vec<SocketAddr>,
-    /// Whether it is well, in words; `None` where nobody asks it.
-    pub health: Option<(bool, String)>,
+    /// As the operator wrote the address.
+    pub backend: String,
+    /// Where that is; `None` where a name does not resolve.
+    pub address: Option<String>,
+    /// Requests at work there.
+    pub in_flight: usize,
+    /// Whether it takes requests.
+    pub standing: Standing,
+    /// What last went wrong there, and when.
+    pub trouble: Option<(UnixTime, String)>,
+}
+
+/// Every address of every upstream.
+pub fn upstreams(all: &Upstreams, at: Instant) -> Vec<Upstream> {
+    let of = |upstream: &Arc<snapshot::Upstream>| {
+        let name = &upstream.settings.name;
+        let known = upstream.pool.status(at);
+        let named = |backend: &String| known.iter().any(|status| status.backend == *backend);
+        let unresolved: Vec<_> = upstream.settings.backends.iter().map(ToString::to_string).filter(|backend| !named(backend)).collect();
+        let found = known.into_iter().map(|status| Upstream {
+            name: name.clone(),
+            backend: status.backend,
+            address: Some(status.address),
+            in_flight: status.in_flight,
+            standing: status.standing,
+            trouble: status.trouble.map(|trouble| (trouble.at, trouble.what.clone())),
+        });
+        let lost = unresolved.into_iter().map(|backend| Upstream {
+            name: name.clone(),
+            backend,
+            address: None,
+            in_flight: 0,
+            standing: Standing::Unhealthy,
+            trouble: None,
+        });
+        found.chain(lost).collect::<Vec<_>>()
+    };
+    all.all().flat_map(of).collect()
 }
 
 impl View {
@@ -86,7 +118,7 @@ impl View {
             secrets: tenants.iter().flat_map(|tenant| secret_rows(tenant, history, now)).collect(),
             denials: denials(&metrics.recent.newest(usize::MAX), now),
             configuration: configuration(sources),
-            upstreams: sources.upstreams.iter().map(upstream_row).collect(),
+            upstreams: sources.upstreams.iter().map(|upstream| upstream_row(upstream, now)).collect(),
             limits: limits(sources),
         }
     }
@@ -278,17 +310,19 @@ fn attempt(last: &LastReload, now: UnixTime) -> Attempt {
     Attempt { result: last.result.as_str(), class, sentence, at: moment(last.at, now), problem }
 }
 
-fn upstream_row(upstream: &Upstream) -> UpstreamRow {
-    let resolved: Vec<_> = upstream.resolved.iter().map(SocketAddr::to_string).collect();
+fn upstream_row(upstream: &Upstream, now: UnixTime) -> UpstreamRow {
+    let health = match (&upstream.address, upstream.standing) {
+        (None, _) => ("bad", "does not resolve"),
+        (Some(_), standing @ Standing::Available) => ("good", standing.as_str()),
+        (Some(_), standing @ (Standing::Ejected | Standing::Unhealthy)) => ("bad", standing.as_str()),
+    };
     UpstreamRow {
         name: plain(&upstream.name, ID),
-        address: plain(&upstream.address, TEXT),
-        resolved: if resolved.is_empty() { "does not resolve".to_owned() } else { resolved.join(" ") },
-        health: match &upstream.health {
-            Some((well, words)) => (if *well { "good" } else { "bad" }, plain(words, TEXT)),
-            None if resolved.is_empty() => ("bad", "no address".to_owned()),
-            None => ("quiet", "not asked".to_owned()),
-        },
+        backend: plain(&upstream.backend, TEXT),
+        address: upstream.address.as_ref().map(|address| plain(address, TEXT)),
+        in_flight: number(upstream.in_flight as u64),
+        health,
+        trouble: upstream.trouble.as_ref().map(|(at, what)| (moment(*at, now), plain(what, TEXT))),
     }
 }
 

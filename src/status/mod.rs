@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-pub use gather::{Sources, Upstream};
+pub use gather::{Sources, Upstream, upstreams};
 pub use view::View;
 
 const STYLE: &str = include_str!("page/page.css");
@@ -58,6 +58,7 @@ mod tests {
     use crate::observe::metrics::{LastReload, Metrics, Reload};
     use crate::observe::recent::{Event, Kind};
     use crate::reason::Reason;
+    use crate::upstream::address::Standing;
 
     const HOSTILE: &str =
         "</td></pre></title><script>alert(1)</script><img src=x onerror='x' a=\"b\">&lt;\u{202e}\u{2066}\u{0}\u{1b}[2J\r\n{{7*7}}";
@@ -86,9 +87,11 @@ mod tests {
         history.look(&metrics, &loaded.snapshot.tenants, Duration::from_secs(90));
         let upstream = Upstream {
             name: HOSTILE.to_owned(),
-            address: HOSTILE.to_owned(),
-            resolved: Vec::new(),
-            health: Some((false, HOSTILE.to_owned())),
+            backend: HOSTILE.to_owned(),
+            address: Some(HOSTILE.to_owned()),
+            in_flight: 0,
+            standing: Standing::Ejected,
+            trouble: Some((at, HOSTILE.to_owned())),
         };
         let view = View::of(&Sources {
             snapshot: &loaded.snapshot,
@@ -107,7 +110,7 @@ mod tests {
         let shown = "&#60;script&#62;alert(1)&#60;/script&#62;&#60;img src=x onerror=&#39;x&#39; a=&#34;b&#34;&#62;&#38;lt;\\u{202e}\\u{2066}\\0\\u{1b}[2J";
         assert!(html.contains(shown), "as it was sent, but for what hides or reorders");
         // Tenant, detail, method, path and request id of two denials that are not alike; the upstream's; the problem.
-        assert_eq!(html.matches("&#60;script&#62;alert(1)").count(), 2 * 5 + 3 + 1);
+        assert_eq!(html.matches("&#60;script&#62;alert(1)").count(), 2 * 5 + 4 + 1);
         let open = |tag: &str| html.matches(&format!("<{tag}")).count() - html.matches(&format!("</{tag}>")).count();
         assert_eq!(["table", "tr", "section", "bdi", "main", "pre", "svg"].map(open), [0, 0, 0, 0, 0, 0, 0]);
     }

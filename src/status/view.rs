@@ -187,17 +187,21 @@ pub struct Attempt {
     pub problem: Option<String>,
 }
 
-/// Where requests go.
+/// An address of an upstream.
 #[derive(Clone, Debug)]
 pub struct UpstreamRow {
-    /// What the configuration calls it.
+    /// What the configuration calls the upstream.
     pub name: String,
-    /// As configured.
-    pub address: String,
+    /// As the operator wrote the address.
+    pub backend: String,
     /// Where that is.
-    pub resolved: String,
-    /// Whether it is well.
-    pub health: (&'static str, String),
+    pub address: Option<String>,
+    /// Requests at work there.
+    pub in_flight: String,
+    /// Whether it takes requests: the CSS class, and in words.
+    pub health: (&'static str, &'static str),
+    /// What last went wrong there.
+    pub trouble: Option<(Moment, String)>,
 }
 
 /// Something that is limited.

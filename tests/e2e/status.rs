@@ -97,7 +97,7 @@ fn its_numbers_are_those_of_the_traffic() {
     assert!(denial[3].ends_with("and 3 more like it"), "{denial:?}");
     let denial = one(&["an id without a token"]);
     assert!(denial[2].ends_with("an id without a token") && denial[3].starts_with("GET /a "), "{denial:?}");
-    assert!(words(&html).contains(&format!("upstream {0} {0} not asked", upstream.address())));
+    assert_eq!(one(&["data-label=\"Health\""]), ["default", &upstream.address().to_string(), "0", "available"]);
     assert!(!html.contains(SECRET) && !html.contains(&good) && !html.contains(&forged) && !html.contains(KEY));
 }
 
@@ -247,4 +247,21 @@ fn what_clients_write_is_inert() {
         assert!(!html.contains(never), "{never}");
     }
     assert!(html.contains("&#38;lt;script"), "escaped twice is shown as it was sent");
+}
+
+#[test]
+fn an_upstream_that_fails_is_seen() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gateway = Gateway::start(&halo(closed, ""));
+    let bearer = format!("Bearer {KEY}");
+    assert_eq!(gateway.ask("GET", "/a", &[("Authorization", &bearer), ("Origin", ORIGIN)], b"").status, 502);
+    let html = until("it to be counted", || {
+        let html = page(&gateway);
+        words(&html).contains("Failed 1 100.0 % of all").then_some(html)
+    });
+    assert_eq!(rows(&html, &[">failed<", "upstream_unreachable"]), [["failed", "upstream_unreachable Upstream unreachable", "1", "100.0 %"]]);
+    let upstream = &rows(&html, &["data-label=\"Health\""])[0];
+    assert_eq!(upstream[..3], ["default", &closed.to_string(), "0"]);
+    assert!(upstream[3].contains("ConnectRefused"), "what went wrong: {upstream:?}");
+    assert!(words(&html).contains("upstream_unreachable Upstream unreachable"));
 }

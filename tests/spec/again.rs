@@ -170,6 +170,7 @@ fn record(section: &Section, snapshot: &Snapshot) -> Result<Option<String>, Stri
             method: parts.method.as_str(),
             path: parts.uri.path(),
             upgrade: parts.headers.contains_key(http::header::UPGRADE),
+            upstream: None,
             status: None,
             outcome,
             denied,
