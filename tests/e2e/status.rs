@@ -259,7 +259,10 @@ fn an_upstream_that_fails_is_seen() {
         let html = page(&gateway);
         words(&html).contains("Failed 1 100.0 % of all").then_some(html)
     });
-    assert_eq!(rows(&html, &[">failed<", "upstream_unreachable"]), [["failed", "upstream_unreachable Upstream unreachable", "1", "100.0 %"]]);
+    assert_eq!(
+        rows(&html, &[">failed<", "upstream_unreachable"]),
+        [["failed", "upstream_unreachable Upstream unreachable", "1", "100.0 %"]]
+    );
     let upstream = &rows(&html, &["data-label=\"Health\""])[0];
     assert_eq!(upstream[..3], ["default", &closed.to_string(), "0"]);
     assert!(upstream[3].contains("ConnectRefused"), "what went wrong: {upstream:?}");

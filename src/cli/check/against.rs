@@ -148,7 +148,7 @@ impl Tally {
                 line(&mut text, format_args!("  {count:>8}  {why}: line {}{more}", lines.join(", ")));
             }
         }
-        line(&mut text, format_args!("\nnot looked at: limits, revocations, session keys"));
+        line(&mut text, format_args!("\nnot looked at: limits, revocations, session keys, upstreams"));
         text
     }
 
