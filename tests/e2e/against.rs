@@ -181,8 +181,8 @@ fn what_cannot_be_read_or_judged_is_counted_and_said() {
     assert!(said.contains("       1  written by a version that recorded less"), "{said}");
 
     // The page's origin is gone, so all of it would be denied; what a path says does nothing to a terminal.
-    gateway.write("doorward.toml", &halo(upstream.address(), "").replace(ORIGIN, "https://new.example.com"));
-    let (code, said) = check(&[], &lines.join("\n"));
+    gateway.write("moved.toml", &halo(upstream.address(), "").replace(ORIGIN, "https://new.example.com"));
+    let (code, said) = check(&["-c", "moved.toml"], &lines.join("\n"));
     assert_eq!(code, Some(1));
     assert!(said.contains("newly denied: 2\n") && said.contains("acme  origin_not_allowed"), "{said}");
     assert!(said.contains("GET /a (\\u{1b}[2J\\u{202e})") && !said.contains('\u{1b}') && !said.contains('\u{202e}'), "{said}");
@@ -193,9 +193,9 @@ fn what_cannot_be_read_or_judged_is_counted_and_said() {
     let verified = gateway.ask("GET", "/a", &[&page[..], &[("X-User-Token", &verified)]].concat(), "");
     let lines = [record, bad.to_string(), gateway.audit(verified.one("x-request-id")).to_string()].join("\n");
     let rotated = halo(upstream.address(), "").replace("id = \"s1\", file = \"identity.key\"", "id = \"s1\", file = \"next.key\"");
-    gateway.write("doorward.toml", &rotated);
+    gateway.write("rotated.toml", &rotated);
     gateway.write("next.key", "next_secret_0123456789abcdef0123456");
-    let (code, said) = check(&[], &lines);
+    let (code, said) = check(&["-c", "rotated.toml"], &lines);
     assert_eq!(code, Some(1), "under the same id, but not the same: {said}");
     assert!(said.contains("newly denied: 1\n") && said.contains("1  acme  token_signature_invalid"), "{said}");
     assert!(said.contains("not judged: 1\n") && said.contains("the keys have changed"), "{said}");
