@@ -17,7 +17,7 @@ use crate::clock;
 use crate::config::watched::{self, Files};
 use crate::config::{self, Loaded};
 use crate::jwks::KeySets;
-use crate::observe::metrics::{Metrics, Reload};
+use crate::observe::metrics::{LastReload, Metrics, Reload};
 use crate::observe::telemetry::Telemetry;
 use crate::revocations::Revocations;
 use crate::snapshot::{Listener, Live};
@@ -138,20 +138,27 @@ impl Reloader {
                 for problem in &problems.rendered {
                     tracing::error!("configuration refused, the last good one stays:\n{problem}");
                 }
-                self.refuse();
+                self.refuse(problems.rendered.iter().find(|problem| problem.starts_with("error")).cloned());
                 Some(problems.files)
             }
             (Err(_), _) | (_, Err(_)) => {
-                tracing::error!("configuration refused, the last good one stays: the loader or the clock failed");
-                self.refuse();
+                let why = "the loader or the clock failed";
+                tracing::error!("configuration refused, the last good one stays: {why}");
+                self.refuse(Some(why.to_owned()));
                 None
             }
         }
     }
 
-    fn refuse(&self) {
+    fn refuse(&self, problem: Option<String>) {
         let snapshot = self.live.load().0;
         self.metrics.reloaded(Reload::Refused, snapshot.generation, snapshot.loaded_at);
+        self.tried(Reload::Refused, snapshot.generation, problem);
+    }
+
+    fn tried(&self, result: Reload, generation: u64, problem: Option<String>) {
+        let at = clock::read().unwrap_or(clock::UnixTime::from_millis(0));
+        self.metrics.tried(LastReload { result, at, generation, problem });
     }
 
     async fn apply(&self, loaded: Loaded, now: clock::UnixTime) -> Files {
@@ -185,6 +192,7 @@ impl Reloader {
         self.live.swap(snapshot);
         let result = if refused.is_empty() { Reload::Applied } else { Reload::Partial };
         self.metrics.reloaded(result, generation, now);
+        self.tried(result, generation, refused.iter().find_map(|file| file.problems.first()).cloned());
         keys.iter().for_each(config::KeyInUse::log);
         tracing::info!(generation, refused_files = refused.len(), "configuration applied");
         self.revoke(&mut String::new());
