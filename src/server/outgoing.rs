@@ -24,6 +24,11 @@ pub(super) fn is_stream(session: &Session) -> bool {
     head.headers.contains_key(header::UPGRADE) || accepts.flat_map(|v| v.split(',')).any(|t| t.trim().starts_with("text/event-stream"))
 }
 
+/// How long the body will be, where that is said; there is at most one who says it.
+pub(super) fn announced_length(request: &RequestHeader) -> Option<usize> {
+    request.headers.get_all(header::CONTENT_LENGTH).iter().next()?.to_str().ok()?.parse().ok()
+}
+
 /// Query parameters that are credentials or embed keys of this tenant.
 pub(super) fn credential_queries(tenant: &Tenant) -> impl Iterator<Item = &str> {
     let places = tenant.places.embed_key.iter().chain(&tenant.places.token);

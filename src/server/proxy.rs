@@ -19,7 +19,7 @@ use super::exchange::{Exchange, State};
 use super::forward_auth;
 use super::hold::{self};
 use super::limits::Places;
-use super::outgoing::{Sent, continue_trace, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials};
+use super::outgoing::{Sent, announced_length, continue_trace, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials};
 use super::upstream::line::Lines;
 use super::{respond, streams, upstream, wire};
 use crate::admission::Denial;
@@ -151,6 +151,8 @@ impl ProxyHttp for Proxy {
         signed.apply(signer.reserved(), &mut Sent(request));
         if session.is_body_empty() || session.is_upgrade_req() {
             forwarding.errand.sent();
+        } else {
+            forwarding.errand.gather(announced_length(request));
         }
         Ok(())
     }

@@ -103,6 +103,12 @@ impl Line {
         self.total.store(watch.deadline.map_or(NEVER, since), Relaxed);
     }
 
+    /// Whether what is sent waits for more, so that it leaves in one segment. The kernel sends it after 200 ms whatever comes
+    /// (tcp(7), `TCP_CORK`); sockets of another kind do not know this, and lose nothing.
+    pub(super) fn gather(&self, on: bool) {
+        let _ = rustix::net::sockopt::set_tcp_cork(&self.socket, on);
+    }
+
     /// A piece of the request is on its way.
     pub(super) fn sends(&self, now: Instant) {
         self.sent.store(since(now), Relaxed);

@@ -26,6 +26,9 @@ use crate::upstream::tls::ClientTls;
 use crate::upstream::{Backend, Balance, HostPolicy, UpstreamSettings, stable_hash};
 use line::{Line, Lines, Watch};
 
+/// Longest body, in bytes, that its head waits for.
+const GATHERED: usize = 16 * 1024;
+
 /// What a request has with its upstream.
 #[derive(Debug)]
 pub(super) struct Errand {
@@ -45,6 +48,8 @@ pub(super) struct Errand {
     ill: bool,
     /// Nothing of an answer was seen yet.
     unanswered: bool,
+    /// What was sent so far waits for the end of the body.
+    gathers: bool,
 }
 
 impl Errand {
@@ -52,7 +57,7 @@ impl Errand {
     pub(super) fn new(upstream: Arc<Upstream>, conversation: Option<u64>, is_stream: bool, now: Instant) -> Self {
         let deadline = if is_stream { None } else { now.checked_add(upstream.settings.timeouts.total) };
         let (lease, line) = (None, None);
-        Self { upstream, conversation, lease, tried: Vec::new(), retries: 0, deadline, line, ill: false, unanswered: true }
+        Self { upstream, conversation, lease, tried: Vec::new(), retries: 0, deadline, line, ill: false, unanswered: true, gathers: false }
     }
 
     pub(super) fn upstream(&self) -> &Arc<Upstream> {
@@ -116,8 +121,23 @@ impl Errand {
         }
     }
 
-    /// The request was sent to its end: from now on the backend is waited for.
-    pub(super) fn sent(&self) {
+    /// The head that is sent next waits for its body, where that is small: one packet less, which is a good part of what a
+    /// request costs.
+    pub(super) fn gather(&mut self, length: Option<usize>) {
+        if let Some(line) = self.line.as_ref().filter(|_| length.is_some_and(|length| length <= GATHERED)) {
+            line.gather(true);
+            self.gathers = true;
+        }
+    }
+
+    /// The request was sent to its end, or will be with the piece that is in hand: from now on the backend is waited for.
+    pub(super) fn sent(&mut self) {
+        if std::mem::take(&mut self.gathers)
+            && let Some(line) = self.line.clone()
+        {
+            // Runs on this worker, right after the piece was written.
+            tokio::spawn(async move { line.gather(false) });
+        }
         if let Some(line) = self.line.as_ref().filter(|_| self.unanswered) {
             line.await_answer(Instant::now() + self.upstream.settings.timeouts.first_byte);
         }
