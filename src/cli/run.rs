@@ -66,7 +66,10 @@ pub(super) fn gateway(config: &Path, ready: impl FnOnce(SocketAddr, SocketAddr) 
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };
-    let _guards = log::start();
+    let _guards = match log::start(&metrics.lost_lines) {
+        Ok(guards) => guards,
+        Err(error) => return failed(&format!("standard output and error: {error}")),
+    };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

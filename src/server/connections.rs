@@ -16,6 +16,8 @@ use crate::snapshot::ServerLimits;
 pub(super) struct Connections {
     table: Mutex<Table>,
     counters: Counters,
+    /// There are never more, whatever is configured.
+    most: usize,
 }
 
 #[derive(Debug, Default)]
@@ -25,8 +27,9 @@ struct Table {
 }
 
 impl Connections {
-    pub(super) fn new(counters: Counters) -> Self {
-        Self { table: Mutex::default(), counters }
+    /// As many as there are descriptors for.
+    pub(super) fn new(counters: Counters, most: usize) -> Self {
+        Self { table: Mutex::default(), counters, most }
     }
 
     /// A place for one more; those without an address, on a Unix socket, and trusted proxies, for which there is none, count in all only.
@@ -34,7 +37,7 @@ impl Connections {
         let client = client.map(prefix);
         let mut table = self.table.lock();
         let theirs = client.map_or(0, |client| table.by_client.get(&client).copied().unwrap_or_default());
-        let refused = match (table.open >= limits.max_connections, theirs >= limits.max_connections_per_client) {
+        let refused = match (table.open >= limits.max_connections.min(self.most), theirs >= limits.max_connections_per_client) {
             (true, _) => Some(Cap::All),
             (false, true) => Some(Cap::Client),
             (false, false) => None,
@@ -108,7 +111,7 @@ mod tests {
             max_in_flight: 1,
         };
         let metrics = Metrics::new().unwrap();
-        let connections = Arc::new(Connections::new(metrics.connections.clone()));
+        let connections = Arc::new(Connections::new(metrics.connections.clone(), 100));
         let open = |client: &str| connections.open(Some(client.parse().unwrap()), &limits);
         let (first, second) = (open("192.0.2.1"), open("192.0.2.1"));
         assert!(first.is_some() && second.is_some() && open("192.0.2.1").is_none());

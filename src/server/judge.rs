@@ -108,6 +108,7 @@ impl Proxy {
                     stream: None,
                     parting: Parting::default(),
                     since: Instant::now(),
+                    interim: 0,
                     failed: None,
                 })))
             }

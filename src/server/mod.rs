@@ -7,6 +7,7 @@ mod connections;
 mod exchange;
 mod hold;
 mod hygiene;
+mod incoming;
 mod judge;
 mod limits;
 mod listeners;
@@ -71,7 +72,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     if let Some(probes) = listeners.probes {
         spawn_http(probes, admin::probes(shown))?;
     }
-    limits::raise_descriptors(settings.limits.max_connections);
+    let allowed = limits::raise_descriptors(settings.limits.max_connections, settings.threads);
     let buckets = Arc::<Memory>::default();
     tokio::spawn(keep_house(gateway.clone(), Arc::clone(&buckets)));
 
@@ -82,11 +83,11 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         metrics: Arc::clone(&gateway.metrics),
         resolver: Arc::clone(&gateway.resolver),
         buckets,
-        places: limits::Places::default(),
+        places: limits::Places::new(allowed),
     };
     let proxy = Arc::new(accept::bounded(http_proxy(&Arc::new(ServerConf::default()), proxy)));
     let mut fds = Fds::new();
-    let connections = Arc::new(connections::Connections::new(gateway.metrics.connections.clone()));
+    let connections = Arc::new(connections::Connections::new(gateway.metrics.connections.clone(), allowed));
     let mut services = Vec::new();
     for bound in listeners.proxy {
         let mut service = Service::new("proxy".to_owned(), accept::Accept::new(&proxy, &gateway.live, &connections, &bound));

@@ -79,6 +79,12 @@ pub(super) fn rebuild_forwarded(request: &mut RequestHeader, client: Option<&Cli
     request.insert_header("x-forwarded-proto", client.scheme())
 }
 
+/// An answer to HEAD has no body; where a backend sends one all the same, it would be read as the answer to the next request
+/// on the connection. So there is none.
+pub(super) fn end_after_head(request: &mut RequestHeader) -> Result<()> {
+    if request.method == http::Method::HEAD { request.insert_header(header::CONNECTION, "close") } else { Ok(()) }
+}
+
 /// HTTP/2 may split cookies; HTTP/1.1 has one field for them (RFC 9113 §8.2.3).
 pub(super) fn join_cookies(request: &mut RequestHeader) -> Result<()> {
     let crumbs: Vec<_> = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();

@@ -17,8 +17,8 @@ use super::accept::connection;
 use super::exchange::{Exchange, State};
 use super::hold::{self};
 use super::limits::Places;
-use super::outgoing::{Sent, continue_trace, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials};
-use super::{respond, streams, upstream, wire};
+use super::outgoing::{Sent, continue_trace, end_after_head, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials};
+use super::{incoming, respond, streams, upstream, wire};
 use crate::admission::Denial;
 use crate::assertion::Target;
 use crate::clock::{self};
@@ -56,7 +56,9 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         let limits = &exchange.snapshot.settings.server.limits;
         exchange.trace = Some(Trace::of(&session.req_header().headers, rand::random(), rand::random()));
+        let version = session.req_header().version;
         let client = session.as_downstream_mut();
+        client.set_ignore_info_resp(version == http::Version::HTTP_10); // it knows none (RFC 9110 §15.2)
         // Not where the client (HTTP/1.0, or `Connection: close`) or a drain already said no.
         if client.get_keepalive().is_some() {
             client.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
@@ -116,6 +118,7 @@ impl ProxyHttp for Proxy {
         request.set_uri(target.parse().map_err(|_| internal("target does not parse"))?);
         remove_credentials(request, forwarding.admitted.tenant())?;
         rebuild_forwarded(request, client.as_ref())?;
+        end_after_head(request)?;
         if session.as_downstream().is_http2() {
             join_cookies(request)?;
         }
@@ -156,6 +159,11 @@ impl ProxyHttp for Proxy {
         let request_id = exchange.request_id.clone();
         let (snapshot, limits) = (Arc::clone(&exchange.snapshot), exchange.limits.clone());
         let Some(forwarding) = exchange.forwarding() else { return Ok(()) };
+        if let Err(why) = incoming::accept(session, answer, &mut forwarding.interim) {
+            let error = Error::explain(ErrorType::InvalidHTTPHeader, why.detail.to_string());
+            forwarding.failed = Some(why);
+            return Err(error.into_up());
+        }
         answer.set_version(http::Version::HTTP_11); // ours, whatever the upstream speaks (RFC 9110 §2.5)
         respond::own(answer, &forwarding.admitted, snapshot.signer.reserved(), &request_id)?;
         if let Some(fields) = limits.as_ref().filter(|_| !answer.status.is_informational()) {

@@ -109,6 +109,11 @@ impl Connection {
                 break head;
             }
         };
+        self.rest_of(method, status, headers)
+    }
+
+    /// The body behind a head. `None` when the connection ended before its end.
+    pub fn rest_of(&mut self, method: &str, status: u16, headers: Vec<(String, String)>) -> Option<Answer> {
         let mut answer = Answer { status, headers, body: Vec::new() };
         if method == "HEAD" || status == 204 || status == 304 || status == 101 {
             return Some(answer);

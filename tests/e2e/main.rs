@@ -13,6 +13,7 @@ mod bodies;
 mod cli;
 mod cors;
 mod demo;
+mod faults;
 mod forwarding;
 mod hostile;
 mod http2;
