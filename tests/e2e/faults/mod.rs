@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+pub mod resources;
 pub mod upstream;
 
 use crate::gateway::{KEY, ORIGIN, in_seconds, jwt};
@@ -59,13 +60,11 @@ pub fn resident(pid: u32) -> u64 {
 }
 
 /// Open file descriptors of a process.
-#[allow(dead_code)]
 pub fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a running process").count()
 }
 
 /// Processor time that a process has used, user and system.
-#[allow(dead_code)]
 pub fn processor(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
     // The name in parentheses may have spaces; utime and stime are the 12th and 13th behind it, in hundredths of a second.
