@@ -4,6 +4,7 @@
 use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use crate::assertion::Fields;
@@ -22,6 +23,14 @@ pub(super) fn is_stream(session: &Session) -> bool {
     let head = session.req_header();
     let accepts = head.headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
     head.headers.contains_key(header::UPGRADE) || accepts.flat_map(|v| v.split(',')).any(|t| t.trim().starts_with("text/event-stream"))
+}
+
+/// A handshake gets a connection of its own, which nothing else was sent on. Where the framework reads the answer before it has
+/// passed on that the request has no body, it takes the one for the end of the other, and hangs up right after the 101 (decision
+/// record 0017). On a connection that was kept this happens, since the thread that opened it may see the answer first; a new one
+/// belongs to this request's thread, which is busy with it until both are under way.
+pub(super) fn alone(peer: &mut HttpPeer) {
+    peer.group_key = rand::random(); // nobody else has it, nor gets the connection where the backend refuses the handshake
 }
 
 /// Query parameters that are credentials or embed keys of this tenant.

@@ -17,7 +17,9 @@ use super::accept::connection;
 use super::exchange::{Exchange, State};
 use super::hold::{self};
 use super::limits::Places;
-use super::outgoing::{Sent, continue_trace, end_after_head, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials};
+use super::outgoing::{
+    Sent, alone, continue_trace, end_after_head, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials,
+};
 use super::{incoming, respond, streams, upstream, wire};
 use crate::admission::Denial;
 use crate::assertion::Target;
@@ -99,7 +101,11 @@ impl ProxyHttp for Proxy {
         match &exchange.state {
             State::Admitted(forwarding) => {
                 let silence = if is_stream(session) { streams::longest_silence(session, &forwarding.admitted) } else { None };
-                upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream, is_stream(session), silence)
+                let mut peer = upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream, is_stream(session), silence)?;
+                if session.is_upgrade_req() {
+                    alone(&mut peer);
+                }
+                Ok(peer)
             }
             State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => {
                 Error::e_explain(ErrorType::InternalError, "not admitted")

@@ -165,6 +165,11 @@ impl Gateway {
         self.audit.lock().unwrap().join("\n")
     }
 
+    /// Takes the audit records so far.
+    pub fn take_audit(&self) -> Vec<String> {
+        std::mem::take(&mut self.audit.lock().unwrap())
+    }
+
     /// The audit record of a request.
     #[track_caller]
     pub fn audit(&self, request_id: &str) -> serde_json::Value {

@@ -144,7 +144,8 @@ fn read_request(stream: &mut TcpStream, buffered: &mut Vec<u8>) -> Option<Seen> 
     };
     buffered.drain(..length);
     if seen.target.starts_with("/early/") {
-        return Some(seen); // it answers before it has read the body
+        seen.body = std::mem::take(buffered); // it answers before it has read the rest
+        return Some(seen);
     }
     if seen.all("transfer-encoding").contains(&"chunked") {
         loop {

@@ -3,9 +3,17 @@
 //! answer meanwhile: what it gets must be its own, and right.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
+pub mod floods;
+pub mod mixed;
 pub mod resources;
+pub mod slow;
+mod traffic;
 pub mod upstream;
 
 use crate::gateway::{KEY, ORIGIN, in_seconds, jwt};
@@ -50,6 +58,77 @@ pub fn table(rows: &[Row]) -> String {
         let _ = writeln!(text, "| {fault} | {load} | {requests} | {wrong} | {lost} | {recovery} | {note} |");
     }
     text
+}
+
+/// What went wrong in a run, in words.
+#[derive(Clone, Default)]
+pub struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Notes {
+    pub fn add(&self, note: String) {
+        self.0.lock().unwrap().push(note);
+    }
+
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// What a bystander met.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Met {
+    pub requests: u64,
+    pub lost: u64,
+    pub slowest: Duration,
+}
+
+impl Met {
+    pub fn and(self, other: Self) -> Self {
+        Self { requests: self.requests + other.requests, lost: self.lost + other.lost, slowest: self.slowest.max(other.slowest) }
+    }
+}
+
+/// Somebody who asks all the time, and looks whether the answers are about what was asked.
+pub struct Bystander {
+    thread: thread::JoinHandle<Met>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Bystander {
+    /// The `nth` of them, with an address of its own. What is wrong is noted.
+    pub fn start(gateway: SocketAddr, nth: u8, notes: Notes) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = Arc::clone(&stop);
+        let name = format!("user_{nth}");
+        let thread = thread::spawn(move || {
+            let open = || Connection::open_from(Ipv4Addr::new(127, 0, 0, 200 + nth), gateway);
+            let (mut connection, token, mut met) = (open(), token(&name), Met::default());
+            while !stopped.load(Ordering::Relaxed) {
+                let (target, started) = (format!("/ok/{name}/{}", met.requests), Instant::now());
+                met.requests += 1;
+                match connection.send(&request("GET", &target, &token, b"")).ok().and_then(|()| connection.answer("GET")) {
+                    Some(answer) if is_own(&answer, &name, &target) => {}
+                    Some(answer) => notes.add(format!("{target}: {} {} {}", answer.status, answer.reason(), answer.text())),
+                    None => {
+                        met.lost += 1;
+                        connection = open();
+                    }
+                }
+                met.slowest = met.slowest.max(started.elapsed());
+                if met.requests.is_multiple_of(500) {
+                    connection = open(); // keepalive_requests
+                }
+            }
+            met
+        });
+        Self { thread, stop }
+    }
+
+    /// Stops it.
+    pub fn end(self) -> Met {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("a bystander")
+    }
 }
 
 /// Resident memory of a process, in bytes.
@@ -130,6 +209,7 @@ pub fn echo(seen: &Seen) -> Vec<u8> {
         "level": said("x-identity-level"),
         "tenant": said("x-identity-tenant"),
         "subject": said("x-identity-subject"),
+        "claimed": said("x-identity-claimed-subject"),
         "target": seen.target,
         "length": seen.body.len(),
     });
