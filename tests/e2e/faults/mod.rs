@@ -133,8 +133,13 @@ impl Bystander {
 
 /// Resident memory of a process, in bytes.
 pub fn resident(pid: u32) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+/// A line of `/proc/PID/status` that is in kB, in bytes.
+pub fn status(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of that name");
     line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).expect("a number") * 1024
 }
 
