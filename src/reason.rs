@@ -204,6 +204,14 @@ reasons! {
         "Callers who are not signed in have spent this tenant's requests of the day, or this client its share of them. Sign in, or come back after midnight UTC.";
     GatewayOverloaded = "gateway_overloaded" 503 Gateway No "Gateway overloaded"
         "The gateway is working on as many requests as max_in_flight allows. Try again in a second.";
+    ForwardAuthUntrusted = "forward_auth_untrusted" 403 Request No "Not from the ingress"
+        "A forward-auth listener was asked by somebody who is not among trusted_proxies. Add the ingress there, and let nobody else reach the listener.";
+    ForwardAuthMalformed = "forward_auth_malformed" 400 Request No "Check not understood"
+        "The ingress did not say exactly once which method and target it asks about, in the convention of this listener. Compare its configuration with deploy/forward-auth.";
+    ForwardAuthReserved = "forward_auth_reserved" 400 Request No "Reserved header refused"
+        "A header whose name is reserved came through the ingress, which would pass it on to the backend too: nothing here can remove it. Clients must not send it; an ingress deletes such headers before it asks.";
+    ForwardAuthUnanswerable = "forward_auth_unanswerable" 403 Request No "Not for a check"
+        "A preflight, one of the gateway's own endpoints or a session in the query came through a check, which only lets requests pass or not. Route the first two to an ordinary listener of the gateway; send sessions in a header.";
 }
 
 impl Reason {

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use crate::assertion::Signer;
 use crate::clock::UnixTime;
 use crate::request::forwarded::Trusted;
+use crate::request::original::Convention;
 use crate::revocations::Revocations;
 use crate::secret::KeyBytes;
 use crate::tenant::Tenants;
@@ -52,12 +53,14 @@ pub struct Listener {
     pub h2c: bool,
     /// Every connection starts with a PROXY protocol header, and its sender is a trusted proxy.
     pub proxy_protocol: bool,
+    /// Nothing is forwarded from here: an ingress of this convention asks whether its requests may pass.
+    pub forward_auth: Option<Convention>,
 }
 
 impl Listener {
     /// Plain HTTP/1.1.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { place: Place::Tcp(address), tls: None, h2c: false, proxy_protocol: false }
+        Self { place: Place::Tcp(address), tls: None, h2c: false, proxy_protocol: false, forward_auth: None }
     }
 }
 

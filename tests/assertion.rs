@@ -157,6 +157,28 @@ fn message_signatures_hold_elsewhere_and_any_change_breaks_them() {
     }
 }
 
+/// What an ingress sets one by one holds elsewhere, empty headers and all; no value can take the place of an empty one.
+#[test]
+fn empty_headers_hold_elsewhere_and_any_change_breaks_them() {
+    let signer = signer(&[Scheme::HttpMessageSignatures], KeyAlgorithm::Hs256, ASSERTION_SECRET);
+    for (who, empty) in [(Who::Anonymous, 10), (Who::Claimed, 9), (Who::Verified, 6)] {
+        let now = clock::read().unwrap();
+        let target = Target { method: "POST", path: "/caf%C3%A9/chat", query: None, body: None, request_id: "0123abcd" };
+        let signed = signer.sign_every(&admitted(who, now), &target, now).unwrap();
+        let headers = signed.fields().iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect();
+        let request = Captured { headers, ..captured(&signer, who, None, None, "HS256") };
+        let mut changed = changes(&request, &covered(&request));
+        let empties: Vec<_> = request.headers.iter().enumerate().filter(|(_, (_, value))| value.is_empty()).collect();
+        assert_eq!(empties.len(), empty, "{who:?}: {:?}", request.headers);
+        for (index, (name, _)) in empties {
+            let mut filled = request.clone();
+            filled.headers[index].1 = "victim".to_owned();
+            changed.push((format!("{name}: victim"), filled));
+        }
+        assert_bound(&Verifier::SIGNATURES, &request, &changed);
+    }
+}
+
 #[test]
 fn both_schemes_hold_together() {
     let signer = signer(&[Scheme::Jwt, Scheme::HttpMessageSignatures], KeyAlgorithm::Hs256, ASSERTION_SECRET);

@@ -4,6 +4,7 @@
 //! change without changing types. Called by the server for every request; only an [`Admitted`] can be signed.
 
 mod authenticate;
+mod check;
 mod identify;
 mod own;
 mod shown;
@@ -25,6 +26,7 @@ use crate::tenant::{Tenant, Tenants};
 use crate::token::claims::{SteppedUp, VerifiedSubject};
 use crate::token::session::{Session, Sessions};
 use authenticate::Authenticated;
+pub use check::decide_check;
 use identify::{AllowedOrigin, KnownTenant};
 use shown::Shown;
 

@@ -35,6 +35,24 @@ pub(super) const STEPPED_UP_AT: HeaderName = HeaderName::from_static("x-identity
 pub(super) const AAL: HeaderName = HeaderName::from_static("x-identity-aal");
 pub(super) const CLAIMED_SUBJECT: HeaderName = HeaderName::from_static("x-identity-claimed-subject");
 
+/// Every reserved name that has a meaning, those of the signature aside: here, or to whoever verifies one.
+pub(super) static KNOWN: [HeaderName; 14] = [
+    LEVEL,
+    TENANT,
+    AUDIENCE,
+    REQUEST_ID,
+    ORIGIN,
+    SESSION_ID,
+    SUBJECT,
+    CLAIMS,
+    METHOD,
+    STEPPED_UP_AT,
+    AAL,
+    CLAIMED_SUBJECT,
+    super::jwt::ASSERTION,
+    HeaderName::from_static("accept-signature"),
+];
+
 /// What an [`Admitted`] says, as plain data: schemes write it down without knowing how it was decided. Built from an
 /// [`Admitted`] only; tests build it by hand.
 #[derive(Debug)]
@@ -96,7 +114,7 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// Header fields that are being collected. Not applicable is absent: an empty value is never added.
+/// Header fields that are being collected. Not applicable is absent, but where [`Collected::complete`] is asked for.
 #[derive(Debug)]
 pub(super) struct Collected {
     pub(super) fields: Vec<(HeaderName, HeaderValue)>,
@@ -109,7 +127,7 @@ impl Collected {
         Self { fields: Vec::with_capacity(16), bytes: 0 }
     }
 
-    /// Adds a value that is known to be visible ASCII.
+    /// Adds a value that is known to be visible ASCII, unless it is empty.
     pub(super) fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), Denied> {
         self.bytes += name.as_str().len() + value.len();
         if self.bytes > MAX_BYTES {
@@ -119,6 +137,15 @@ impl Collected {
             self.fields.push((name, value));
         }
         Ok(())
+    }
+
+    /// Adds those of `names` that are not there yet, empty.
+    pub(super) fn complete<'n>(&mut self, names: impl IntoIterator<Item = &'n HeaderName>) {
+        for name in names {
+            if !self.fields.iter().any(|(there, _)| there == name) {
+                self.fields.push((name.clone(), HeaderValue::from_static("")));
+            }
+        }
     }
 
     /// Adds any text, percent-encoded.

@@ -25,6 +25,8 @@ pub const ALGORITHM: &str = "hmac-sha256";
 
 pub(super) const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 pub(super) const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
+/// The fields of the signature itself, which it cannot cover.
+pub(super) static ITSELF: [HeaderName; 2] = [SIGNATURE_INPUT, SIGNATURE];
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// A shared secret with its key schedule done.

@@ -206,7 +206,32 @@ impl Signer {
         self.sign_identity(&Identity::from(who), target, now)
     }
 
+    /// The same for somebody else to set one by one: every reserved name that the gateway or a backend knows is there, empty
+    /// where it does not apply, and covered like the others. An absent one would leave the client's copy in its place.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn sign_every(&self, who: &Admitted, target: &Target<'_>, now: UnixTime) -> Result<SignedHeaders, Denied> {
+        self.sign_fields(&Identity::from(who), target, now, true)
+    }
+
+    /// Every name that [`Self::sign_every`] gives a value.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        let mapped = self.settings.mapped.iter().map(|(name, _)| name);
+        headers::KNOWN.iter().chain(mapped).chain(&http_message_signatures::ITSELF)
+    }
+
     pub(crate) fn sign_identity(&self, identity: &Identity<'_>, target: &Target<'_>, now: UnixTime) -> Result<SignedHeaders, Denied> {
+        self.sign_fields(identity, target, now, false)
+    }
+
+    pub(crate) fn sign_fields(
+        &self,
+        identity: &Identity<'_>,
+        target: &Target<'_>,
+        now: UnixTime,
+        every: bool,
+    ) -> Result<SignedHeaders, Denied> {
         headers::refuse_long_ids(identity)?;
         if target.request_id.is_empty() || !target.request_id.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(unsignable("the request id"));
@@ -222,6 +247,9 @@ impl Signer {
             let (name, value) = key.sign(identity, target, &settings.issuer, &settings.audience, now, settings.lifetime_secs)?;
             to_send.add(name, value)?;
         }
+        if every {
+            to_send.complete(headers::KNOWN.iter().chain(settings.mapped.iter().map(|(name, _)| name)));
+        }
         if let Some(key) = &self.shared {
             if let Some(body) = target.body {
                 let digest = HeaderValue::try_from(http_message_signatures::content_digest(body)).map_err(|_| unsignable("a digest"))?;
@@ -229,6 +257,8 @@ impl Signer {
             }
             let signature = key.sign(target, &to_send.fields, now, settings.lifetime_secs)?;
             to_send.fields.extend(signature);
+        } else if every {
+            to_send.complete(&http_message_signatures::ITSELF);
         }
         Ok(SignedHeaders { fields: to_send.fields })
     }

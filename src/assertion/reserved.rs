@@ -6,9 +6,10 @@ use std::collections::HashSet;
 use http::HeaderName;
 
 use super::Fields;
+use crate::reason::{Denied, Reason};
 
 /// Removed by default beside the reserved namespace: they make backends run another handler or believe another user.
-const REMOVED: [&str; 10] = [
+pub const REMOVED: [&str; 10] = [
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -44,6 +45,17 @@ impl Reserved {
 
     fn contains_folded(&self, folded: &str) -> bool {
         PREFIXES.iter().any(|prefix| folded.starts_with(prefix)) || self.folded.contains(folded)
+    }
+
+    /// Refuses a request that has one: for where it cannot be removed.
+    ///
+    /// # Errors
+    /// `forward_auth_reserved`.
+    pub fn refuse<'n>(&self, mut names: impl Iterator<Item = &'n HeaderName>) -> Result<(), Denied> {
+        match names.find(|name| self.contains(name)) {
+            Some(name) => Err(Denied::new(Reason::ForwardAuthReserved, format!("{name} came through the ingress"))),
+            None => Ok(()),
+        }
     }
 
     /// Removes every reserved name.

@@ -331,3 +331,30 @@ proptest! {
         prop_assert_eq!(decoded.decode_utf8().unwrap().into_owned(), text);
     }
 }
+
+/// For an ingress: an absent name would leave the client's copy, so every one is there, empty where it does not apply.
+#[test]
+fn every_reserved_name_is_there_where_somebody_else_sets_them() {
+    let claims = claims();
+    for schemes in [&[Scheme::HttpMessageSignatures][..], &[Scheme::Jwt], &Scheme::ALL] {
+        let signer = signer(schemes);
+        let mut names: Vec<_> = signer.names().cloned().collect();
+        names.sort_by_key(ToString::to_string);
+        assert!(names.iter().all(|name| signer.reserved().contains(name)));
+        for identity in [verified("ada", &claims, None), Identity { tenant: "acme", origin: None, session: None, who: Who::Anonymous }] {
+            let signed = signer.sign_fields(&identity, &TARGET, NOW, true).unwrap();
+            let mut sent: Vec<_> = signed.fields().iter().map(|(name, _)| name.clone()).collect();
+            sent.sort_by_key(ToString::to_string);
+            assert_eq!(sent, names, "{schemes:?}: each once");
+            let text = |name: &str| signed.fields().iter().find(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap()).unwrap();
+            let plain = signer.sign_identity(&identity, &TARGET, NOW).unwrap();
+            for name in signer.names().filter(|name| !plain.fields().iter().any(|(n, _)| n == *name)) {
+                assert_eq!(text(name.as_str()), "", "{schemes:?} {name}");
+            }
+            let input = text("signature-input");
+            let covers = |name: &&HeaderName| input.contains(&format!("\"{name}\""));
+            let covered = if schemes.contains(&Scheme::HttpMessageSignatures) { names.len() - 2 } else { 0 };
+            assert_eq!(names.iter().filter(covers).count(), covered, "{schemes:?}: {input}");
+        }
+    }
+}

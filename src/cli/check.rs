@@ -76,7 +76,8 @@ fn listener(listener: &Listener) -> String {
         None if listener.h2c => " (h2c)".to_owned(),
         None => String::new(),
     };
-    format!("{}{more}", listener.place)
+    let asked = listener.forward_auth.map(|convention| format!(" (forward-auth for {})", convention.as_str())).unwrap_or_default();
+    format!("{}{more}{asked}", listener.place)
 }
 
 fn many(n: usize, what: &str) -> String {

@@ -61,6 +61,8 @@ codes! {
     ListenerPlace = "listener_place" Error "A listener without exactly one of address and unix.";
     Certificate = "certificate" Error "A certificate, key or authority of a TLS listener that cannot be used.";
     ProxyUntrusted = "proxy_untrusted" Error "A listener with the PROXY protocol, and nobody who may speak it.";
+    ForwardAuthUntrusted = "forward_auth_untrusted" Error "A forward-auth listener, and nobody who may ask it.";
+    BodyIdsUnseen = "body_ids_unseen" Error "A tenant whose ids stand in bodies, and a forward-auth listener, which sees none.";
     BadHeader = "bad_header" Error "A header name that cannot be used here.";
     BadPlace = "bad_place" Error "A place that a value cannot stand in.";
     BodyPathsMissing = "body_paths_missing" Error "Body members are inspected on no path, or paths are held for nothing.";

@@ -17,6 +17,7 @@ use crate::policy::{Audience, Level, Mode};
 use crate::request::embed_key::EmbedKey;
 use crate::request::forwarded::Convention;
 use crate::request::origin::OriginRule;
+use crate::request::original;
 use crate::request::path::PathPattern;
 use crate::secret::Encoding;
 use crate::tenant::{MissingOrigin, OnExpired, OnStreamExpiry, UnsignedId};
@@ -407,6 +408,13 @@ pub(super) enum SubjectWord {
     Omitted,
 }
 
+/// `tenant.body_ids`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyIds {
+    Checked,
+    Unchecked,
+}
+
 /// `claims.expiry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExpiryRequired(pub(super) bool);
@@ -432,6 +440,9 @@ choices! {
     MinVersion, "\"1.2\"": "1.2" => Self::Tls12, "1.3" => Self::Tls13;
     ClientAuth, "\"required\"": "required" => Self::Required, "optional" => Self::Optional;
     Convention, "\"x-forwarded\"": "x-forwarded" => Self::XForwarded, "forwarded" => Self::Forwarded;
+    original::Convention, "\"nginx\"":
+        "nginx" => Self::Nginx, "traefik" => Self::Traefik, "caddy" => Self::Caddy, "envoy" => Self::Envoy;
+    BodyIds, "\"unchecked\"": "checked" => Self::Checked, "unchecked" => Self::Unchecked;
     ExpiryRequired, "\"required\"": "required" => Self(true), "optional" => Self(false);
     TokenAlgorithm, "\"HS256\"":
         "HS256" => Self(jsonwebtoken::Algorithm::HS256), "HS384" => Self(jsonwebtoken::Algorithm::HS384),

@@ -8,6 +8,7 @@ use super::field::{Network, SocketMode};
 use super::table::{Located, Table};
 use crate::clock;
 use crate::request::forwarded::{Convention, Trusted};
+use crate::request::original;
 use crate::snapshot::{Listener, Place};
 use crate::tls::{Certificate, ClientAuth, Clients, MinVersion, Tls, Unusable};
 
@@ -35,9 +36,19 @@ fn listener(table: &Table<'_>) -> Option<Located<Listener>> {
         table.report(Diagnostic::new(Code::NoEffect, h2c.site.clone(), "`h2c` does nothing beside tls").help(help));
     }
     let proxy_protocol = table.or("proxy_protocol", false);
+    let forward_auth = forward_auth(table);
     table.finish();
     let place = place?;
-    Some(Located { value: Listener { place: place.value, tls, h2c: h2c.is_some_and(|h| h.value), proxy_protocol }, site: place.site })
+    let h2c = h2c.is_some_and(|h| h.value);
+    Some(Located { value: Listener { place: place.value, tls, h2c, proxy_protocol, forward_auth }, site: place.site })
+}
+
+/// `[server.listener.forward_auth]`: whose convention is spoken there.
+fn forward_auth(listener: &Table<'_>) -> Option<original::Convention> {
+    let table = listener.table("forward_auth");
+    let convention = if listener.writes("forward_auth") { table.need("convention") } else { table.get("convention") };
+    table.finish();
+    convention.map(|found| found.value)
 }
 
 /// Exactly one of `address` and `unix`.
@@ -187,8 +198,17 @@ pub(super) fn trusted(server: &Table<'_>) -> Trusted {
     trusted
 }
 
-/// A PROXY protocol header from anybody would let anybody be anyone.
+/// A PROXY protocol header from anybody would let anybody be anyone; a check from anybody would tell anybody anything, and a
+/// listener that nobody may ask denies every request of an ingress.
 pub(super) fn refuse_untrusted(server: &Table<'_>, trusted: &Trusted) {
+    for table in server.tables("listener").iter().filter(|table| table.writes("forward_auth")) {
+        let (asked, who) = if table.writes("unix") { (trusted.unix, "\"unix\"") } else { (!trusted.networks.is_empty(), "\"10.0.0.7\"") };
+        if !asked {
+            let title = "`forward_auth` has nobody who may ask: every request of the ingress would be denied";
+            let help = format!("add [server] trusted_proxies = [{who}], the ingress as it connects here");
+            server.report(Diagnostic::new(Code::ForwardAuthUntrusted, table.site_of("forward_auth"), title).help(help));
+        }
+    }
     if !trusted.networks.is_empty() || trusted.unix {
         return;
     }

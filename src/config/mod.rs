@@ -186,7 +186,8 @@ fn snapshot(cx: &Context<'_>, path: &Path, generation: u64, before: Option<&Tena
     let sessions = sessions::sessions(&root);
     let directory = tenants::directory(&root);
     let files: Vec<_> = directory.iter().map(|file| (file, cx.within(file.scope, || parse(cx, file.document.as_ref()?)))).collect();
-    let settled = tenants::tenants(&root, &files, &presets, before);
+    let checks = settings.server.listeners.iter().any(|listener| listener.forward_auth.is_some());
+    let settled = tenants::tenants(&root, &files, &presets, before, checks);
     root.finish();
     let Settled { tenants, refused } = settled?;
     // A wrong clock denies every request by itself; it is no reason not to load.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::diagnostic::{Code, Diagnostic, Site};
-use super::field::{Complaint, ExpiryRequired, Field, Id, unknown_word};
+use super::field::{BodyIds, Complaint, ExpiryRequired, Field, Id, unknown_word};
 use super::header::PageHeader;
 use super::identity_keys::{self, Shared};
 use super::preset::{self, Preset};
@@ -25,6 +25,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A tenant, and where its unique things stand.
 pub(super) struct Read {
     pub(super) tenant: Tenant,
+    /// What becomes of ids in bodies where no body is seen.
+    pub(super) body_ids: BodyIds,
     pub(super) id_site: Site,
     pub(super) key_sites: Vec<Site>,
 }
@@ -68,9 +70,11 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
         streams: sessions::streams(&table),
         limits: limits::limits(&table),
     };
+    let unsaid = if table.writes("body_ids") { BodyIds::Unchecked } else { BodyIds::Checked }; // a word that is none was reported
+    let body_ids = table.or("body_ids", unsaid);
     table.finish();
     warn(&table, &tenant);
-    Read { tenant, id_site, key_sites }
+    Read { tenant, body_ids, id_site, key_sites }
 }
 
 fn over_preset<'t>(own: Table<'t>, presets: &'t [Preset]) -> (String, Table<'t>) {
@@ -260,6 +264,16 @@ fn warn(table: &Table<'_>, tenant: &Tenant) {
             );
         }
     }
+}
+
+/// A check has no body: what the tenant looks for there would pass unseen.
+pub(super) fn refuse_unseen(table: &Table<'_>, Read { tenant, body_ids, id_site, .. }: &Read) {
+    if tenant.places.body.is_empty() || tenant.mode == Mode::Off || *body_ids == BodyIds::Unchecked {
+        return;
+    }
+    let title = format!("tenant {} looks for tokens, ids or names in bodies, and a forward-auth listener sees no body", tenant.id);
+    let help = "write body_ids = \"unchecked\" if its backend reads none of them from a body, or name places in the head only";
+    table.report(Diagnostic::new(Code::BodyIdsUnseen, id_site.clone(), title).help(help));
 }
 
 /// Tenants that share an upstream are told apart by name where their clients send one (`threats` 38).

@@ -67,7 +67,15 @@ fn is_tenant_file(path: &Path) -> bool {
 }
 
 /// Reads every tenant, and keeps those of `before`, the tenants in force, whose files are refused. `None` where two collide.
-pub(super) fn tenants<'t>(root: &Table<'t>, files: &'t [Parsed<'t>], presets: &'t [Preset], before: Option<&Tenants>) -> Option<Settled> {
+///
+/// `checks` is whether requests are decided about without their bodies too, on a forward-auth listener.
+pub(super) fn tenants<'t>(
+    root: &Table<'t>,
+    files: &'t [Parsed<'t>],
+    presets: &'t [Preset],
+    before: Option<&Tenants>,
+    checks: bool,
+) -> Option<Settled> {
     let mut read: Vec<(usize, Read)> = root.tables("tenant").into_iter().map(|table| (MAIN, tenant::tenant(table, presets))).collect();
     for (file, parsed) in files {
         let (Some(document), Some(parsed)) = (&file.document, parsed) else { continue };
@@ -77,6 +85,9 @@ pub(super) fn tenants<'t>(root: &Table<'t>, files: &'t [Parsed<'t>], presets: &'
         read.push((file.scope, one));
     }
     read.iter().for_each(|(scope, one)| root.cx().within(*scope, || claim(root, one)));
+    if checks {
+        read.iter().for_each(|(scope, one)| root.cx().within(*scope, || tenant::refuse_unseen(root, one)));
+    }
     let before = before.map(|tenants| given_by(files, tenants));
     let refused = once::settle(root.cx(), before.as_ref());
     read.retain(|(scope, _)| !refused.contains(scope));
@@ -109,7 +120,7 @@ fn given_by(files: &[Parsed<'_>], before: &Tenants) -> BTreeMap<usize, Arc<Tenan
 }
 
 /// Ids and embed keys are unique over all tenants, and no secret is an embed key: those are public.
-fn claim(root: &Table<'_>, Read { tenant, id_site, key_sites }: &Read) {
+fn claim(root: &Table<'_>, Read { tenant, id_site, key_sites, .. }: &Read) {
     let (cx, id) = (root.cx(), &tenant.id);
     if !id.is_empty() {
         cx.claim_thing(Thing::Id(id.clone()), format!("tenant {id}"), id_site.clone(), Sharing::Never);

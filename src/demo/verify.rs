@@ -273,27 +273,28 @@ fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Refuse
     first.to_str().map(Some).map_err(|_| Refused("a covered header is not visible ASCII"))
 }
 
-/// Reads fields that are known to be covered.
+/// Reads fields that are known to be covered. An empty one does not apply: behind a forward-auth listener every name is there.
 fn identity(headers: &HeaderMap, body_covered: bool) -> Result<Verified, Refused> {
     let malformed = Refused("an identity header does not decode");
+    let one = |name: &str| Ok(one(headers, name)?.filter(|value| !value.is_empty()));
     let text = |name: &str| {
-        let Some(value) = one(headers, name)? else { return Ok(None) };
+        let Some(value) = one(name)? else { return Ok(None) };
         percent_decode_str(value).decode_utf8().map(|decoded| Some(decoded.into_owned())).map_err(|_| malformed)
     };
-    let level = one(headers, "x-identity-level")?;
+    let level = one("x-identity-level")?;
     let level = Level::ALL.into_iter().find(|l| Some(l.as_str()) == level).ok_or(malformed)?;
     let subject = text("x-identity-subject")?;
     if subject.is_some() != (level >= Level::Verified) {
         return Err(Refused("level and subject contradict each other"));
     }
-    let claims = match one(headers, "x-identity-claims")? {
+    let claims = match one("x-identity-claims")? {
         Some(encoded) => {
             let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed)?;
             json::object(&bytes).map_err(|_| malformed)?
         }
         None => Map::new(),
     };
-    let stepped_up_at = one(headers, "x-identity-stepped-up-at")?.map(|t| t.parse().map_err(|_| malformed)).transpose()?;
+    let stepped_up_at = one("x-identity-stepped-up-at")?.map(|t| t.parse().map_err(|_| malformed)).transpose()?;
     Ok(Verified {
         level,
         tenant: text("x-identity-tenant")?.ok_or(malformed)?,

@@ -214,3 +214,36 @@ proptest! {
         prop_assert!(verifier().verify(&received(&changed), NOW).is_err(), "{}: {:?}", name, changed);
     }
 }
+
+/// Behind a forward-auth listener every name is there: an empty one says nothing, and only where it is covered.
+#[test]
+fn what_is_empty_and_covered_does_not_apply() {
+    let signer = signer("a1", SECRET, "agent");
+    let target = Target { method: "POST", path: "/chat", query: Some("a=1"), body: None, request_id: "r-1" };
+    let sign = |who: Who<'_>| {
+        let mut headers = HeaderMap::new();
+        let identity = Identity { tenant: "acme", origin: None, session: None, who };
+        signer.sign_fields(&identity, &target, NOW, true).unwrap().apply(signer.reserved(), &mut headers);
+        headers
+    };
+    let anonymous = sign(Who::Anonymous);
+    assert_eq!(anonymous["x-identity-subject"], "");
+    let told = verifier().verify(&received(&anonymous), NOW).unwrap();
+    assert_eq!((told.level, told.subject, told.claimed_subject, told.origin), (Level::Anonymous, None, None, None));
+    assert_eq!((told.claims.len(), told.stepped_up_at, told.aal, told.method), (0, None, None, None));
+    let told = verifier().verify(&received(&sign(Who::Claimed("ada"))), NOW).unwrap();
+    assert_eq!((told.subject, told.claimed_subject.as_deref()), (None, Some("ada")));
+    // A value in the empty one's place, or a second one, is somebody else's.
+    for name in ["x-identity-subject", "x-identity-level", "x-user-email"] {
+        let mut changed = anonymous.clone();
+        changed.insert(name, HeaderValue::from_static("victim"));
+        assert_eq!(refused(&changed), "the signature does not match", "{name}");
+        let mut doubled = anonymous.clone();
+        doubled.append(name, HeaderValue::from_static(""));
+        assert_eq!(refused(&doubled), "a covered header was sent twice", "{name}");
+    }
+    // One that is not covered is none of ours, empty or not.
+    let mut added = signed_as(&signer, &Identity { tenant: "acme", origin: None, session: None, who: Who::Anonymous });
+    added.insert("x-identity-subject", HeaderValue::from_static(""));
+    assert_eq!(refused(&added), "an identity header is not covered");
+}

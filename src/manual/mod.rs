@@ -30,6 +30,9 @@ pub mod bodies {}
 #[doc = include_str!("listeners.md")]
 pub mod listeners {}
 
+#[doc = include_str!("forward-auth.md")]
+pub mod forward_auth {}
+
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
@@ -76,4 +79,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0011-limits-stand-at-two-stops.md")]
     pub mod limits_stand_at_two_stops {}
+
+    #[doc = include_str!("decisions/0015-every-reserved-name-is-answered.md")]
+    pub mod every_reserved_name_is_answered {}
 }

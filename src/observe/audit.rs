@@ -29,6 +29,8 @@ pub struct Record<'r> {
     pub client: Option<IpAddr>,
     /// What the client's certificate calls it, where it showed one.
     pub client_certificate: Option<&'r str>,
+    /// The convention in which an ingress asked about it, where one did.
+    pub forward_auth: Option<&'r str>,
     /// The method.
     pub method: &'r str,
     /// The path, without the query: tokens may travel there.
@@ -70,6 +72,7 @@ pub fn record(record: &Record<'_>) {
         origin = record.origin,
         client = record.client.map(tracing::field::display),
         client_certificate = record.client_certificate,
+        forward_auth = record.forward_auth,
         caller_level = level.as_str(),
         subject,
         method = record.method,

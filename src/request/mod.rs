@@ -6,6 +6,7 @@ pub mod credential;
 pub mod embed_key;
 pub mod forwarded;
 pub mod origin;
+pub mod original;
 pub mod path;
 pub mod query;
 pub mod trace;

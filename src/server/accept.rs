@@ -24,6 +24,7 @@ use super::proxy::Proxy;
 use super::proxy_protocol;
 use super::wire::{Protocol, Watched};
 use crate::request::forwarded::Peer;
+use crate::request::original::Convention;
 use crate::request::{MAX_FIELDS, MAX_HEADER_BYTES};
 use crate::snapshot::{Listener, Live, Place, Snapshot};
 use crate::tls;
@@ -50,6 +51,8 @@ pub(super) struct Connection {
     pub(super) secure: bool,
     /// What its certificate calls it, where it showed one.
     pub(super) certificate: Option<String>,
+    /// Its requests are checks of an ingress, which says in this convention what they are about.
+    pub(super) forward_auth: Option<Convention>,
 }
 
 /// What is known about this session's connection.
@@ -112,13 +115,13 @@ impl Accept {
         }
         let Some(tls) = &listener.tls else {
             let (protocol, read) = if listener.h2c { sniff(&mut socket).await? } else { (Protocol::Http1, Bytes::new()) };
-            let connection = Connection { peer, secure: false, certificate: None };
+            let connection = Connection { peer, secure: false, certificate: None, forward_auth: listener.forward_auth };
             return Watched::new(Box::new(socket), (protocol, read), connection, seat, server.limits).map_err(io::Error::other);
         };
         let acceptor = Acceptor::from_server_config(tls.config());
         let mut stream = acceptor.tls_handshake(socket).await.map_err(io::Error::other)?;
         let certificate = stream.get_ssl().and_then(|tls| tls.peer_certificate_der()).and_then(tls::name_of);
-        let connection = Connection { peer, secure: true, certificate };
+        let connection = Connection { peer, secure: true, certificate, forward_auth: listener.forward_auth };
         if stream.selected_alpn_proto() != Some(ALPN::H2) {
             let nothing = (Protocol::Http1, Bytes::new());
             return Watched::new(Box::new(stream), nothing, connection, seat, server.limits).map_err(io::Error::other);

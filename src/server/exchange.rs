@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::request::Parts;
 use rand::RngCore as _;
 
 use super::hold::Replay;
 use super::limits::Place;
 use super::stream::{Parting, Stream};
 use crate::admission::{Admitted, Denial, OwnAnswer};
+use crate::assertion::SignedHeaders;
 use crate::client::Script;
 use crate::cors::PreflightAnswer;
 use crate::limits::meter::Fields;
@@ -36,6 +38,8 @@ pub(super) enum State {
     Preflight(PreflightAnswer),
     /// On its way upstream.
     Admitted(Box<Forwarding>),
+    /// Let through, for an ingress to send upstream.
+    Vouched(Box<Vouched>),
 }
 
 /// An admitted request on its way.
@@ -65,11 +69,22 @@ pub(super) struct Forwarding {
     pub(super) failed: Option<Denied>,
 }
 
+/// A request that an ingress asked about and may send on.
+#[derive(Debug)]
+pub(super) struct Vouched {
+    /// The permit.
+    pub(super) admitted: Admitted,
+    /// What the ingress sets on the request, all of it.
+    pub(super) headers: SignedHeaders,
+}
+
 /// The framework's per-request context.
 pub(super) struct Exchange {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) revocations: Arc<Revocations>,
     pub(super) request_id: String,
+    /// What a check is about, where this is one.
+    pub(super) original: Option<Parts>,
     /// Where it came from, once its head was looked at.
     pub(super) client: Option<Client>,
     pub(super) received: Instant,
@@ -91,6 +106,7 @@ impl Exchange {
             snapshot,
             revocations,
             request_id: hex::encode(id),
+            original: None,
             client: None,
             received: Instant::now(),
             state: State::Received,

@@ -8,6 +8,7 @@ use http::Method;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use super::accept::connection;
 use super::exchange::{Exchange, Forwarding, State};
 use super::hold::{self, Held, Replay};
 use super::outgoing::credential_queries;
@@ -40,7 +41,10 @@ impl Proxy {
             return Ok(State::Denied(admission::unknown(Reason::GatewayOverloaded.into(), origin, &exchange.snapshot.tenants)));
         }
         let meter = Meter::new(Arc::clone(&self.buckets) as Arc<dyn Store>, exchange.client_address());
-        let judged = self.judge_by(session, clean, exchange, &meter).await;
+        let judged = match connection(session).and_then(|c| Some((c.forward_auth?, c.peer))) {
+            Some(asked) => Ok(self.judge_check(session.req_header(), clean.map(drop), asked, exchange, &meter)),
+            None => self.judge_by(session, clean, exchange, &meter).await,
+        };
         exchange.limits = meter.fields();
         judged
     }

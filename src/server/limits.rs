@@ -10,6 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const OTHERS: u64 = 80;
 /// Descriptors of each worker thread.
 const PER_THREAD: u64 = 4;
+/// Descriptors of a connection and its request: one to the client, one to the upstream.
+const EACH: u64 = 2;
 
 /// The places of requests at work.
 #[derive(Clone, Debug)]
@@ -43,9 +45,9 @@ impl Drop for Place {
     }
 }
 
-/// Raises the soft limit of file descriptors to the hard one, and says how many connections and requests at once it allows:
-/// each connection has one to its client, each request at work may have one to the upstream. More would find none left, and
-/// then neither a connection to an upstream nor a file could be opened. Warns where fewer are allowed than configured.
+/// Raises the soft limit of file descriptors to the hard one, and says how many connections, and how many requests at once, it
+/// allows. More would find none left, and then neither a connection to an upstream nor a file could be opened. Warns where fewer
+/// are allowed than configured.
 pub(super) fn raise_descriptors(max_connections: usize, threads: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum
@@ -54,9 +56,9 @@ pub(super) fn raise_descriptors(max_connections: usize, threads: usize) -> usize
         tracing::warn!(%error, "the soft limit of file descriptors stays as it was");
     }
     let others = OTHERS.saturating_add(PER_THREAD.saturating_mul(threads as u64));
-    let needed = (max_connections as u64).saturating_mul(2).saturating_add(others);
+    let needed = (max_connections as u64).saturating_mul(EACH).saturating_add(others);
     let Some(limit) = getrlimit(Resource::Nofile).current else { return usize::MAX };
-    let allowed = usize::try_from((limit.saturating_sub(others) / 2).max(1)).unwrap_or(usize::MAX);
+    let allowed = usize::try_from((limit.saturating_sub(others) / EACH).max(1)).unwrap_or(usize::MAX);
     if limit < needed {
         tracing::warn!(
             limit,

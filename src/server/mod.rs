@@ -5,6 +5,7 @@ mod accept;
 mod admin;
 mod connections;
 mod exchange;
+mod forward_auth;
 mod hold;
 mod hygiene;
 mod incoming;

@@ -15,6 +15,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::accept::connection;
 use super::exchange::{Exchange, State};
+use super::forward_auth;
 use super::hold::{self};
 use super::limits::Places;
 use super::outgoing::{
@@ -92,6 +93,9 @@ impl ProxyHttp for Proxy {
             State::Own(answer) => respond::own_answer(session, answer, exchange.limits.as_ref(), &exchange.request_id).await?,
             State::Preflight(answer) => respond::preflight(session, answer, &exchange.request_id).await?,
             State::Denied(denial) => respond::deny(session, denial, exchange.limits.as_ref(), &exchange.request_id).await?,
+            State::Vouched(vouched) => {
+                forward_auth::vouch(session, vouched, exchange.limits.as_ref(), &exchange.request_id).await?;
+            }
             State::Received => return Error::e_explain(ErrorType::InternalError, "undecided"),
         }
         Ok(true)
@@ -107,7 +111,7 @@ impl ProxyHttp for Proxy {
                 }
                 Ok(peer)
             }
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => {
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) | State::Vouched(_) => {
                 Error::e_explain(ErrorType::InternalError, "not admitted")
             }
         }
@@ -233,7 +237,7 @@ impl ProxyHttp for Proxy {
                 why = forwarding.failed.get_or_insert(why).clone();
                 (Some(Arc::clone(forwarding.admitted.tenant())), forwarding.admitted.origin().map(str::to_owned))
             }
-            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) => (None, None),
+            State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) | State::Vouched(_) => (None, None),
         };
         let denial = Denial { why, tenant, readable_by, caller: None };
         let reason = denial.why.reason;
@@ -267,7 +271,6 @@ impl ProxyHttp for Proxy {
         if let Some(error) = error {
             tracing::debug!(request_id = exchange.request_id, %error, "the exchange failed");
         }
-        let certificate = connection(session).and_then(|connection| connection.certificate.as_deref());
-        self.record(session.req_header(), certificate, status, error.is_some(), exchange);
+        self.record(session.req_header(), connection(session), status, error.is_some(), exchange);
     }
 }

@@ -2,6 +2,7 @@
 
 use pingora::http::RequestHeader;
 
+use super::accept::Connection;
 use super::exchange::{Exchange, State};
 use super::proxy::Proxy;
 use crate::admission::Admitted;
@@ -11,17 +12,19 @@ use crate::observe::metrics::{Outcome, seconds};
 use crate::policy::Level;
 use crate::reason::Reason;
 use crate::request::origin::Origin;
+use crate::request::original::Convention;
 
 impl Proxy {
     /// Counts and records a request that is over. `failed` is whether the framework ended it with an error.
     pub(super) fn record(
         &self,
         request: &RequestHeader,
-        certificate: Option<&str>,
+        connection: Option<&Connection>,
         status: Option<u16>,
         failed: bool,
         exchange: &Exchange,
     ) {
+        let request = exchange.original.as_ref().unwrap_or(request); // what an ingress asked about, not its asking
         let mut caller = None; // a permit has its own
         let (outcome, tenant, admitted, denied) = match &exchange.state {
             State::Admitted(forwarding) => {
@@ -30,6 +33,10 @@ impl Proxy {
                 let reason = forwarding.failed.as_ref().map(|why| why.reason).or(failed.then_some(Reason::ClientDisconnected));
                 let outcome = reason.map_or(Outcome::Forwarded(level), |reason| Outcome::Failed(reason, level));
                 (outcome, Some(forwarding.admitted.tenant()), Some(&forwarding.admitted), forwarding.failed.as_ref())
+            }
+            State::Vouched(vouched) => {
+                let level = vouched.admitted.caller().level();
+                (Outcome::Forwarded(level), Some(vouched.admitted.tenant()), Some(&vouched.admitted), None)
             }
             State::Denied(denial) => {
                 caller = denial.caller.as_ref();
@@ -56,7 +63,8 @@ impl Proxy {
             tenant: tenant.map(|t| t.id.as_str()),
             origin: Origin::of(&request.headers).ok().flatten().map(Origin::as_str),
             client: exchange.client_address(),
-            client_certificate: certificate,
+            client_certificate: connection.and_then(|connection| connection.certificate.as_deref()),
+            forward_auth: connection.and_then(|connection| connection.forward_auth).map(Convention::as_str),
             method: request.method.as_str(),
             path: request.uri.path(),
             status,

@@ -7,6 +7,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde_json::json;
 
+use super::forward_auth;
 use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::assertion::reserved::Reserved;
 use crate::client::Script;
@@ -27,7 +28,7 @@ const SHED_WAIT: u64 = 1;
 pub(super) async fn deny(session: &mut Session, denial: &Denial, limits: Option<&Fields>, request_id: &str) -> Result<()> {
     let row = denial.why.reason.row();
     let tenant = denial.tenant.as_deref();
-    let status = tenant.map_or(row.status, |t| t.status(denial.why.reason));
+    let status = forward_auth::status(session, tenant.map_or(row.status, |t| t.status(denial.why.reason)));
     let mut problem = json!({ "status": status, "title": row.title, "reason": row.code, "request_id": request_id });
     let error = tenant.and_then(|t| t.answers.error.get(&denial.why.reason)).map(String::as_str);
     // Clients of the daily cap look for it there, whatever the preset.
@@ -127,7 +128,7 @@ pub(super) async fn preflight(session: &mut Session, preflight: &PreflightAnswer
     write(session, answer, Bytes::new()).await
 }
 
-async fn write(session: &mut Session, answer: ResponseHeader, body: Bytes) -> Result<()> {
+pub(super) async fn write(session: &mut Session, answer: ResponseHeader, body: Bytes) -> Result<()> {
     let head_only = body.is_empty() || session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(answer), head_only).await?;
     if head_only { Ok(()) } else { session.write_response_body(Some(body), true).await }

@@ -4,16 +4,19 @@
 
 mod gateway;
 mod http;
+mod ingress;
 mod pki;
 mod upstream;
 #[path = "../verifiers/mod.rs"]
 mod verifiers;
 
 mod bodies;
+mod checks;
 mod cli;
 mod cors;
 mod demo;
 mod faults;
+mod forward_auth;
 mod forwarding;
 mod hostile;
 mod http2;

@@ -7,6 +7,7 @@
 //! at 1790000000.5                Unix time
 //! revoke secret {{…}}            a line of the revocations file (repeatable)
 //! body too-large                 what happens when the body is asked for (or too-slow)
+//! check nginx                    an ingress asks about it in this convention (or traefik, caddy, envoy)
 //! again 2                        the same request came so often before, from the same address
 //!
 //! POST /chat HTTP/1.1
@@ -19,6 +20,7 @@
 //! A later section starts with the directives of the one before. Macros: see `tokens.rs`.
 
 use doorward::clock::UnixTime;
+use doorward::request::original::Convention;
 use doorward::revocations::Revocations;
 use libtest_mimic::Trial;
 
@@ -73,6 +75,7 @@ pub(crate) struct Section {
     revocations: String,
     arrival: Arrival,
     again: usize,
+    check: Option<Convention>,
     request: Vec<String>,
     body: String,
     expected: String,
@@ -89,7 +92,7 @@ impl Section {
         let revocations = Revocations::parse(&self.revocations).map_err(|e| format!("revoke: {e:?}"))?;
         let lines: Vec<_> = self.request.iter().map(|l| tokens::expand(l)).collect::<Result<_, _>>()?;
         let raw = Raw::new(lines.iter().map(Vec::as_slice), tokens::expand(&self.body)?, self.arrival);
-        let raw = Raw { before: self.again, ..raw };
+        let raw = Raw { before: self.again, check: self.check, ..raw };
         let decision = exchange::decide(&raw, &snapshot, &revocations, self.at.ok_or("no `at`")?);
         Ok(exchange::describe(&decision))
     }
@@ -109,6 +112,7 @@ pub(crate) fn sections(text: &str) -> Result<Vec<Section>, String> {
         let mut section = sections.last().cloned().unwrap_or_default();
         section.arrival = Arrival::Whole;
         section.again = 0;
+        section.check = None;
         let (directives, request) = upper.split_once("\n\n").ok_or(format!("section {number}: no empty line before the request"))?;
         for line in directives.lines() {
             section.direct(line).map_err(|e| format!("section {number}: {e}"))?;
@@ -139,6 +143,7 @@ impl Section {
             "with" => self.changes.push(tokens::expand_text(rest)?),
             "at" => self.at = Some(time(rest)?),
             "revoke" => self.revocations += &format!("{}\n", tokens::expand_text(rest)?),
+            "check" => self.check = Some(convention(rest)?),
             "again" => self.again = rest.parse().map_err(|_| format!("again {rest}"))?,
             "body" => {
                 self.arrival = match rest {
@@ -151,6 +156,11 @@ impl Section {
         }
         Ok(())
     }
+}
+
+fn convention(name: &str) -> Result<Convention, String> {
+    let all = [Convention::Nginx, Convention::Traefik, Convention::Caddy, Convention::Envoy];
+    all.into_iter().find(|convention| convention.as_str() == name).ok_or(format!("check {name}"))
 }
 
 /// Unix seconds, with a fraction where the case needs one.

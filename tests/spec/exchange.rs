@@ -11,8 +11,10 @@ use doorward::limits::meter::Meter;
 use doorward::reason::{Denied, Reason};
 use doorward::request::RequestHead;
 use doorward::request::origin::Origin;
+use doorward::request::original::{self, Convention};
 use doorward::revocations::Revocations;
 use doorward::snapshot::Snapshot;
+use http::request::Parts;
 
 /// What arrives when the body is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(crate) struct Raw {
     pub(crate) arrival: Arrival,
     /// How often the same request came before, from the same address.
     pub(crate) before: usize,
+    /// It is a check of an ingress, in this convention.
+    pub(crate) check: Option<Convention>,
 }
 
 impl Raw {
@@ -54,7 +58,7 @@ impl Raw {
             head.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
         }
         head.extend_from_slice(b"\r\n");
-        Self { head, body, arrival, before: 0 }
+        Self { head, body, arrival, before: 0, check: None }
     }
 }
 
@@ -72,9 +76,16 @@ fn decide_once(raw: &Raw, snapshot: &Snapshot, revocations: &Revocations, meter:
     let tenants = &snapshot.tenants;
     let malformed = || Decision::Deny(admission::unknown(Denied::new(Reason::RequestMalformed, "not HTTP/1.1"), None, tenants));
     let Some(parts) = parts(&raw.head) else { return malformed() };
+    let stop = |why| Decision::Deny(admission::unknown(why, Origin::of(&parts.headers).ok().flatten(), tenants));
+    if let Some(convention) = raw.check {
+        return match original(convention, &parts, snapshot) {
+            Ok(original) => check_once(&original, snapshot, revocations, meter, now),
+            Err(why) => stop(why),
+        };
+    }
     let head = match RequestHead::parse(&parts) {
         Ok(head) => head,
-        Err(why) => return Decision::Deny(admission::unknown(why, Origin::of(&parts.headers).ok().flatten(), tenants)),
+        Err(why) => return stop(why),
     };
     let rules = Rules { tenants, revocations, sessions: &snapshot.sessions, meter, request_id: "0123456789abcdef0123456789abcdef" };
     match admission::decide(&head, Body::NotRead, rules, now) {
@@ -90,8 +101,23 @@ fn decide_once(raw: &Raw, snapshot: &Snapshot, revocations: &Revocations, meter:
     }
 }
 
+fn original(convention: Convention, check: &Parts, snapshot: &Snapshot) -> Result<Parts, Denied> {
+    let original = original::read(convention, check)?;
+    snapshot.signer.reserved().refuse(original.headers.keys())?;
+    Ok(original)
+}
+
+fn check_once(original: &Parts, snapshot: &Snapshot, revocations: &Revocations, meter: &Meter, now: UnixTime) -> Decision {
+    let (tenants, sessions) = (&snapshot.tenants, &snapshot.sessions);
+    let rules = Rules { tenants, revocations, sessions, meter, request_id: "0123456789abcdef0123456789abcdef" };
+    match RequestHead::parse(original) {
+        Ok(head) => admission::decide_check(&head, rules, now).map_or_else(|denial| Decision::Deny(*denial), Decision::Forward),
+        Err(why) => Decision::Deny(admission::unknown(why, Origin::of(&original.headers).ok().flatten(), tenants)),
+    }
+}
+
 /// Reads a head as Pingora does.
-pub(crate) fn parts(head: &[u8]) -> Option<http::request::Parts> {
+pub(crate) fn parts(head: &[u8]) -> Option<Parts> {
     let mut fields = [httparse::EMPTY_HEADER; 256];
     let mut parsed = httparse::Request::new(&mut fields);
     match parsed.parse(head) {

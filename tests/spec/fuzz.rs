@@ -8,6 +8,7 @@ use doorward::admission::Decision;
 use doorward::clock::UnixTime;
 use doorward::policy::Level;
 use doorward::request::origin::{Origin, OriginRule};
+use doorward::request::original::Convention;
 use doorward::revocations::Revocations;
 use doorward::snapshot::Snapshot;
 use libtest_mimic::Trial;
@@ -45,8 +46,12 @@ fn head(bytes: &[u8], snapshot: &Snapshot) -> Result<(), String> {
         Some(at) => bytes.split_at(at + 4),
         None => (bytes, &[][..]),
     };
-    let raw = Raw { head: head.to_vec(), body: body.to_vec(), arrival: Arrival::Whole, before: 0 };
-    unverified(&exchange::decide(&raw, snapshot, &Revocations::default(), NOW))
+    let raw = Raw { head: head.to_vec(), body: body.to_vec(), ..Raw::default() };
+    for check in [None, Some(Convention::Nginx), Some(Convention::Traefik), Some(Convention::Envoy)] {
+        let raw = Raw { check, ..raw.clone() };
+        unverified(&exchange::decide(&raw, snapshot, &Revocations::default(), NOW))?;
+    }
+    Ok(())
 }
 
 fn unverified(decision: &Decision) -> Result<(), String> {

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use crate::{case, files, trial};
 
 /// Reasons that need a socket, a clock or a fault to happen: the end-to-end tests show them.
-const ELSEWHERE: [Reason; 8] = [
+const ELSEWHERE: [Reason; 9] = [
     Reason::ClockBehind,
     Reason::GatewayInternal,
     Reason::UpstreamUnreachable,
@@ -15,6 +15,7 @@ const ELSEWHERE: [Reason; 8] = [
     Reason::ClientDisconnected,
     Reason::BodyTooSlow,
     Reason::GatewayOverloaded,
+    Reason::ForwardAuthUntrusted,
 ];
 
 /// One test per direction.

@@ -76,21 +76,27 @@ export function verify(request, { keyId, key, audience, mapped = [], now = Date.
     if (one("content-digest") !== `sha-256=:${digest}:`) throw new Refused("the body is not the one that was signed");
   }
 
-  const text = (name) => (fields.has(name) ? decodeURIComponent(one(name)) : undefined);
-  const claims = fields.has("x-identity-claims") ? Buffer.from(one("x-identity-claims"), "base64url").toString() : "{}";
+  // An empty header does not apply: behind a forward-auth listener every name is there.
+  const told = (name) => (fields.has(name) ? one(name) : "") || undefined;
+  const text = (name) => (told(name) === undefined ? undefined : decodeURIComponent(told(name)));
+  const claims = told("x-identity-claims") === undefined ? "{}" : Buffer.from(told("x-identity-claims"), "base64url").toString();
+  const steppedUpAt = told("x-identity-stepped-up-at");
   const identity = {
-    level: one("x-identity-level"),
+    level: told("x-identity-level"),
     tenant: text("x-identity-tenant"),
     requestId: text("x-identity-request-id"),
     origin: text("x-identity-origin"),
     subject: text("x-identity-subject"),
     claims: JSON.parse(claims),
     method: text("x-identity-method"),
-    steppedUpAt: fields.has("x-identity-stepped-up-at") ? Number(one("x-identity-stepped-up-at")) : undefined,
+    steppedUpAt: steppedUpAt === undefined ? undefined : Number(steppedUpAt),
     aal: text("x-identity-aal"),
     claimedSubject: text("x-identity-claimed-subject"),
     bodyCovered,
   };
+  if (identity.level === undefined || identity.tenant === undefined || identity.requestId === undefined) {
+    throw new Refused("a required header is empty");
+  }
   if ((identity.subject !== undefined) !== ["verified", "stepped_up"].includes(identity.level)) {
     throw new Refused("level and subject contradict each other");
   }

@@ -21,6 +21,9 @@ REQUIRED = {
     "@method", "@path", "@query",
     "x-identity-level", "x-identity-tenant", "x-identity-audience", "x-identity-request-id",
 }  # fmt: skip
+NAMES = [
+    "level", "tenant", "request-id", "origin", "subject", "claims", "method", "stepped-up-at", "aal", "claimed-subject",
+]  # fmt: skip
 # The one way in which the gateway writes it; another label, or a second one, does not match.
 INPUT = re.compile(
     r'doorward=(?P<params>\((?P<names>"[a-z0-9@-]+"(?: "[a-z0-9@-]+")*)\)'
@@ -76,15 +79,18 @@ def verify(method, path, query, headers, body, *, key_id, key, audience, now=Non
         if one(fields, "content-digest") != f"sha-256=:{digest}:":
             raise Refused("the body is not the one that was signed")
 
-    identity = {"level": one(fields, "x-identity-level"), "body_covered": "content-digest" in names}
-    for name in ["tenant", "request-id", "origin", "subject", "method", "aal", "claimed-subject"]:
-        if f"x-identity-{name}" in fields:
-            identity[name.replace("-", "_")] = urllib.parse.unquote(one(fields, f"x-identity-{name}"), errors="strict")
-    if "x-identity-claims" in fields:
-        encoded = one(fields, "x-identity-claims")
-        identity["claims"] = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
-    if "x-identity-stepped-up-at" in fields:
-        identity["stepped_up_at"] = int(one(fields, "x-identity-stepped-up-at"))
+    # An empty header does not apply: behind a forward-auth listener every name is there.
+    told = {name: one(fields, f"x-identity-{name}") for name in NAMES if fields.get(f"x-identity-{name}", [""]) != [""]}
+    identity = {"body_covered": "content-digest" in names}
+    for name in ["level", "tenant", "request-id", "origin", "subject", "method", "aal", "claimed-subject"]:
+        if name in told:
+            identity[name.replace("-", "_")] = urllib.parse.unquote(told[name], errors="strict")
+    if "claims" in told:
+        identity["claims"] = json.loads(base64.urlsafe_b64decode(told["claims"] + "=" * (-len(told["claims"]) % 4)))
+    if "stepped-up-at" in told:
+        identity["stepped_up_at"] = int(told["stepped-up-at"])
+    if not {"level", "tenant", "request_id"} <= identity.keys():
+        raise Refused("a required header is empty")
     if ("subject" in identity) != (identity["level"] in ("verified", "stepped_up")):
         raise Refused("level and subject contradict each other")
     return identity
