@@ -39,6 +39,9 @@ pub mod operation {}
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
+#[doc = include_str!("faults.md")]
+pub mod faults {}
+
 #[doc = include_str!("threats.md")]
 pub mod threats {}
 
@@ -82,4 +85,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0015-every-reserved-name-is-answered.md")]
     pub mod every_reserved_name_is_answered {}
+
+    #[doc = include_str!("decisions/0017-what-a-backend-may-answer.md")]
+    pub mod what_a_backend_may_answer {}
 }

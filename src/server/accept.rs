@@ -35,6 +35,9 @@ const OPENING: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(60);
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 100;
+/// Requests of one HTTP/2 connection that may end by an error of the client's: each was taken on before, and the library would
+/// allow 1024 (MadeYouReset, CVE-2025-8671).
+const ERRORS: usize = 20;
 /// Body bytes that a client may send before they are read, for each request.
 const WINDOW: u32 = 64 * 1024;
 /// What RFC 9113 §6.5.2 adds for each field of a header list.
@@ -73,6 +76,7 @@ fn h2_options() -> H2Options {
     let mut options = default_h2_options();
     let list = u32::try_from(MAX_HEADER_BYTES + MAX_FIELDS * PER_FIELD).unwrap_or(u32::MAX);
     options.max_concurrent_streams(STREAMS).max_header_list_size(list).initial_window_size(WINDOW);
+    options.max_local_error_reset_streams(Some(ERRORS));
     options.initial_connection_window_size(16 * WINDOW).max_send_buffer_size(WINDOW as usize);
     options
 }

@@ -1,6 +1,6 @@
 //! The long runs of the faults, one after the other, and a table of what came of them. `make soak` calls it with the release
 //! build; `cargo test` leaves it out. Ends with 1 where anybody who did nothing wrong got a wrong answer, or none, or where a
-//! bound was broken.
+//! bound was broken. With a word behind `--`, only the parts that have it in their name.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::string_slice, clippy::panic)] // in a test a panic is the answer
 #![allow(dead_code, unused_imports)] // the end-to-end tests' own
@@ -30,6 +30,8 @@ use faults::{Row, floods, mixed, resources, slow, table};
 /// A part of it: what it is called, about how many seconds it takes, and how it is run.
 type Part = (&'static str, u64, fn() -> Vec<Row>);
 
+const MIXED: &str = "mixed traffic";
+
 /// In this order.
 const PARTS: [Part; 7] = [
     ("failing backends", 40, || faults::upstream::run(10)),
@@ -38,15 +40,16 @@ const PARTS: [Part; 7] = [
     ("logs that cannot be written", 15, || resources::no_log(2000)),
     ("slow clients", 35, || slow::run(30, 1000)),
     ("HTTP/2 floods", 45, || floods::run(Duration::from_secs(5))),
-    ("mixed traffic", 0, || vec![mixed::run(minutes(), progress)]),
+    (MIXED, 0, || vec![mixed::run(minutes(), progress)]),
 ];
 
 fn main() -> ExitCode {
-    let others: u64 = PARTS.iter().map(|(_, seconds, _)| seconds).sum();
-    let whole = minutes() + Duration::from_secs(others);
-    println!("This takes about {} minutes; SOAK_MINUTES sets how long mixed traffic does.", whole.as_secs().div_ceil(60));
+    let word = std::env::args().nth(1).unwrap_or_default();
+    let parts: Vec<_> = PARTS.into_iter().filter(|(name, ..)| name.contains(&word)).collect();
+    let whole: u64 = parts.iter().map(|(name, seconds, _)| if *name == MIXED { minutes().as_secs() } else { *seconds }).sum();
+    println!("This takes about {} minutes; SOAK_MINUTES sets how long mixed traffic does.", whole.div_ceil(60));
     let (mut rows, mut broken) = (Vec::new(), Vec::new());
-    for (name, _, run) in PARTS {
+    for (name, _, run) in parts {
         let started = Instant::now();
         println!("==> {name}");
         match catch_unwind(run) {

@@ -37,7 +37,12 @@ const FLOODS: [(&str, Flood); 8] = [
 ];
 
 /// One flood for this long, on connection after connection, from two of them at once; a row with what a bystander met.
-async fn flood(gateway: &Gateway, authority: &Authority, (fault, flood): (&'static str, Flood), length: Duration) -> Row {
+async fn flood(
+    (gateway, upstream): (&Gateway, &Upstream),
+    authority: &Authority,
+    (fault, flood): (&'static str, Flood),
+    length: Duration,
+) -> Row {
     let notes = Notes::default();
     let bearer = format!("Bearer {KEY}");
     let block = fields(&[
@@ -80,12 +85,14 @@ async fn flood(gateway: &Gateway, authority: &Authority, (fault, flood): (&'stat
     let share = used.as_secs_f64() / started.elapsed().as_secs_f64();
     until("the floods to be over", || (gateway.metric("doorward_connections") <= 2.0).then_some(()));
     let recovery = Some(over.elapsed());
+    let connections = first.0 + second.0;
+    let reached = upstream.seen().iter().filter(|seen| seen.target == "/flood").count() as u64;
+    assert!(reached <= connections * 130, "{fault}: {reached} requests of {connections} connections reached the backend");
     let met = bystanders.into_iter().map(Bystander::end).fold(Met::default(), Met::and);
     let wrong = notes.take();
     let note = format!(
-        "{} rounds on {} connections; slowest answer {:.2} s; {:.0} % of a core; {} MiB{}",
+        "{} rounds on {connections} connections, {reached} requests reached the backend; slowest answer {:.2} s; {:.0} % of a core; {} MiB{}",
         first.1 + second.1,
-        first.0 + second.0,
         met.slowest.as_secs_f64(),
         share * 100.0,
         resident(gateway.pid()) >> 20,
@@ -105,7 +112,7 @@ pub fn run(length: Duration) -> Vec<Row> {
     let rows: Vec<_> = FLOODS
         .iter()
         .map(|one| {
-            let row = runtime.block_on(flood(&gateway, &authority, *one, length));
+            let row = runtime.block_on(flood((&gateway, &upstream), &authority, *one, length));
             upstream.forget();
             row
         })

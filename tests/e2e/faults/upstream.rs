@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use super::{Bystander, CALLER, Met, Notes, Outcome, Row, echo, is_own, request, token};
 use crate::gateway::{Gateway, halo, until};
 use crate::http::{self, Connection, PATIENCE};
+use crate::http2::Client;
+use crate::pki::{Authority, connect};
+use crate::tls::{ONE, start, with_tls};
 use crate::upstream::{Seen, Upstream};
 
 /// How a backend fails.
@@ -369,6 +372,32 @@ fn floods_cost_little_memory_and_are_counted_with_a_reason() {
     gateway.counted("doorward_requests_in_flight", 0.0);
     let details: Vec<_> = ["more than 16 interim answers", "a head of more than 64 KiB"].into();
     until("the reasons in the audit", || details.iter().all(|detail| gateway.audit_text().contains(detail)).then_some(()));
+    assert_eq!(notes.take(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_http_2_it_is_the_request_that_fails() {
+    let notes = Notes::default();
+    let upstream = Upstream::start(agent(notes.clone()));
+    let authority = Authority::new("test");
+    let gateway = start(&with_tls(upstream.address(), ONE), &[("a", &authority.server(&["a.example"]))], &[]);
+    let config = authority.client_config(&["h2"]);
+    let mut client = Client::over(connect(gateway.last_place(), "a.example", &config).await.unwrap()).await;
+    let bearer = format!("Bearer {}", token("ann"));
+    let request = |method: &str, path: &str| {
+        let request = ::http::Request::builder().method(method).uri(format!("https://a.example{path}")).version(::http::Version::HTTP_2);
+        request.header("x-embed-key", CALLER[0].1).header("origin", CALLER[1].1).header("authorization", &bearer).body(()).unwrap()
+    };
+    for (index, fault) in faults().iter().enumerate().filter(|(_, fault)| ![SLOW, EARLY].contains(&fault.group)) {
+        let told = match client.ask(request(fault.method, &format!("/fault/{index}")), &[]).await {
+            Ok(answer) if answer.status == 502 => "502 upstream_protocol".to_owned(),
+            Ok(answer) => answer.status.as_str().to_owned(),
+            Err(error) if error.is_reset() => "200 cut off".to_owned(), // the stream, not the connection
+            Err(error) => format!("{error}"),
+        };
+        assert!(fault.seen.contains(&told.as_str()), "{:?}: {told}", fault.name);
+        assert_eq!(client.ask(request("GET", "/ok"), &[]).await.unwrap().status, 200, "after {:?}", fault.name);
+    }
     assert_eq!(notes.take(), Vec::<String>::new());
 }
 
