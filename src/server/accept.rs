@@ -3,13 +3,16 @@
 //! the configuration in force when the connection came, so a new certificate is shown from the next handshake on and no
 //! connection is lost. Ends with a [`Watched`] stream for the framework; decides nothing about requests.
 
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use pingora::apps::{HttpServerOptions, ServerApp};
+use pingora::listeners::ConnectionFilter;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::protocols::l4::stream::Stream as Socket;
@@ -137,9 +140,36 @@ impl Accept {
     }
 }
 
+/// Closes what is too much before it waits for anything.
+pub(super) struct Door {
+    live: Arc<Live>,
+    connections: Arc<Connections>,
+}
+
+impl Door {
+    pub(super) fn new(live: &Arc<Live>, connections: &Arc<Connections>) -> Self {
+        Self { live: Arc::clone(live), connections: Arc::clone(connections) }
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl ConnectionFilter for Door {
+    /// Every connection that may stay comes to [`Accept::process_new`] next.
+    async fn should_accept(&self, _: Option<&SocketAddr>) -> bool {
+        self.connections.arrive(&self.live.load().0.settings.server.limits)
+    }
+}
+
 #[async_trait]
 impl ServerApp for Accept {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        self.connections.arrived();
         let (snapshot, _) = self.live.load();
         let Ok(socket) = stream.into_any().downcast::<Socket>() else {
             tracing::error!(listener = %self.bound.place, "a connection is not a socket");

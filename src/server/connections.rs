@@ -22,6 +22,8 @@ pub(super) struct Connections {
 
 #[derive(Debug, Default)]
 struct Table {
+    /// Those that were accepted, and that nobody has looked at yet.
+    waiting: usize,
     open: usize,
     by_client: HashMap<IpAddr, usize>,
 }
@@ -30,6 +32,25 @@ impl Connections {
     /// As many as there are descriptors for.
     pub(super) fn new(counters: Counters, most: usize) -> Self {
         Self { table: Mutex::default(), counters, most }
+    }
+
+    /// Whether one more may wait for its place. They are accepted faster than they are looked at, so that without this a flood of
+    /// them would take every descriptor before any cap is asked.
+    pub(super) fn arrive(&self, limits: &ServerLimits) -> bool {
+        let mut table = self.table.lock();
+        let enough = table.open + table.waiting < limits.max_connections.min(self.most);
+        if enough {
+            table.waiting += 1;
+        } else {
+            self.counters.refuse(Cap::All);
+        }
+        enough
+    }
+
+    /// One that [arrived](Self::arrive) is looked at.
+    pub(super) fn arrived(&self) {
+        let mut table = self.table.lock();
+        table.waiting = table.waiting.saturating_sub(1);
     }
 
     /// A place for one more; those without an address, on a Unix socket, and trusted proxies, for which there is none, count in all only.

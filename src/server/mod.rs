@@ -92,6 +92,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     let mut services = Vec::new();
     for bound in listeners.proxy {
         let mut service = Service::new("proxy".to_owned(), accept::Accept::new(&proxy, &gateway.live, &connections, &bound));
+        service.set_connection_filter(Arc::new(accept::Door::new(&gateway.live, &connections)));
         service.add_listener(bound.into_framework(&mut fds));
         services.push(service);
     }

@@ -74,6 +74,34 @@ fn with_256_descriptors_those_who_are_there_are_served() {
     row.clean();
 }
 
+/// They come faster than they can be looked at.
+#[test]
+fn a_flood_of_connections_waits_outside() {
+    let upstream = agent();
+    let limits = "[server.limits]\nmax_connections = 20\nmax_connections_per_client = 20\n\n[upstream]";
+    let gateway = Gateway::start(&halo(upstream.address(), "").replace("[upstream]", limits));
+    let (stop, mut most) = (AtomicBool::new(false), 0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let (stop, address) = (&stop, gateway.address);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut connection = Connection::open(address);
+                    let _ = connection.send(&request("GET", "/a", "forged", b""));
+                }
+            });
+        }
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(2) {
+            most = most.max(descriptors(gateway.pid()));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(most < 120, "{most} descriptors");
+    assert!(gateway.metric("doorward_connections_refused_total{limit=\"max_connections\"}") > 0.0);
+    recovery(gateway.address);
+}
+
 /// Requests on one HTTP/2 connection need descriptors too; here on many connections at once.
 #[test]
 fn requests_at_once_stay_within_the_descriptors() {
@@ -191,7 +219,7 @@ pub fn little_memory(length: Duration) -> Row {
     let gateway = Gateway::start_by(&join, &config, &[]);
     let (stop, address) = (AtomicBool::new(false), gateway.address);
     let mut row = Row { fault: "64 MiB of memory", ..Row::default() };
-    let (mut most, mut shed, started) = (0, 0, Instant::now());
+    let (mut most, mut shed, mut refused, started) = (0, 0, 0, Instant::now());
     let attackers = AtomicU64::new(0);
     thread::scope(|scope| {
         // Bodies that are held and denied, held and never finished, answers that nobody reads, and connections that say nothing.
@@ -202,7 +230,7 @@ pub fn little_memory(length: Duration) -> Row {
                 let body = format!("{{\"user_id\":\"x\",\"message\":\"{}\"}}", "a".repeat(100_000));
                 while !stop.load(Ordering::Relaxed) {
                     let mut open = Vec::new();
-                    for kind in 0..24 {
+                    for kind in 0..28 {
                         let mut connection = Connection::open_from(source(n), address);
                         let _ = match kind % 4 {
                             0 => connection.send(&request("POST", "/api/sdk/chat", "forged", body.as_bytes())),
@@ -222,21 +250,24 @@ pub fn little_memory(length: Duration) -> Row {
                 }
             });
         }
-        let mut there = Connection::open_from(Ipv4Addr::new(127, 0, 0, 9), address);
+        let open = || (Connection::open_from(Ipv4Addr::new(127, 0, 0, 9), address), true);
+        let (mut there, mut is_new) = open();
         while started.elapsed() < length || row.requests < 20 {
             let target = format!("/ok/{}", row.requests);
             let told = there.send(&request("GET", &target, &token("ann"), b"")).ok().and_then(|()| there.answer("GET"));
             row.requests += 1;
             match told {
-                Some(answer) if is_own(&answer, "ann", &target) => {}
+                Some(answer) if is_own(&answer, "ann", &target) => is_new = false,
                 Some(answer) if answer.reason() == "gateway_overloaded" => {
                     shed += 1;
-                    there = Connection::open_from(Ipv4Addr::new(127, 0, 0, 9), address);
+                    (there, is_new) = open();
                 }
                 Some(_) => row.wrong += 1,
                 None => {
-                    row.lost += 1;
-                    there = Connection::open_from(Ipv4Addr::new(127, 0, 0, 9), address);
+                    // One too many is closed on arrival.
+                    let count = if is_new { &mut refused } else { &mut row.lost };
+                    *count += 1;
+                    (there, is_new) = open();
                 }
             }
             most = most.max(anonymous(gateway.pid()));
@@ -252,7 +283,7 @@ pub fn little_memory(length: Duration) -> Row {
         .as_ref()
         .and_then(MemoryGroup::peak)
         .map_or("no group of processes could be made here".to_owned(), |peak| format!("not killed at {} MiB with caches", peak >> 20));
-    row.note = format!("{} MiB of its own, {peak}; {shed} shed", most >> 20);
+    row.note = format!("{} MiB of its own, {peak}; {shed} shed, {refused} refused", most >> 20);
     assert!(most < 60 << 20, "{row:?}");
     row
 }
