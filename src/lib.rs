@@ -21,7 +21,7 @@
 //! | What does a tenant ask? | [`tenant`], [`policy`]; vendors' conventions are data in `tenant/presets` |
 //! | What is the upstream told? | [`assertion`] |
 //! | How do bytes become a configuration, or every problem? | [`config`] |
-//! | What changes while it runs? | [`snapshot`], [`reload`], [`revocations`] |
+//! | What changes while it runs? | [`snapshot`], [`reload`], [`revocations`], [`jwks`] |
 //! | What does the framework do, and what do we keep it from doing? | [`server`], the only code that names it |
 //! | What does an operator see? | [`observe`], [`manual`] |
 //! | What does the page load? | [`client`] |
@@ -46,9 +46,11 @@ pub mod config;
 pub mod cors;
 pub mod demo;
 pub mod json;
+pub mod jwks;
 pub mod limits;
 pub mod manual;
 pub mod observe;
+pub mod outbound;
 pub mod policy;
 pub mod reason;
 pub mod reload;

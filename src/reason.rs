@@ -212,6 +212,10 @@ reasons! {
         "A header whose name is reserved came through the ingress, which would pass it on to the backend too: nothing here can remove it. Clients must not send it; an ingress deletes such headers before it asks.";
     ForwardAuthUnanswerable = "forward_auth_unanswerable" 403 Request No "Not for a check"
         "A preflight, one of the gateway's own endpoints or a session in the query came through a check, which only lets requests pass or not. Route the first two to an ordinary listener of the gateway; send sessions in a header.";
+    KeysMissing = "gateway_keys_missing" 503 Gateway No "Issuer's keys not known yet"
+        "The tenant's keys are published by an issuer (jwks_url) that never answered since the gateway started. Try again in a few seconds; the log says why it did not answer.";
+    StreamDrained = "stream_drained" 503 Gateway No "Gateway restarting"
+        "The gateway is about to stop or to hand over, so it ended this stream. Connect again at once: another process answers.";
 }
 
 impl Reason {

@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use crate::clock;
 use crate::config::watched::{self, Files};
 use crate::config::{self, Loaded};
+use crate::jwks::KeySets;
 use crate::observe::metrics::{Metrics, Reload};
+use crate::observe::telemetry::Telemetry;
 use crate::resolver::Resolver;
 use crate::revocations::Revocations;
 use crate::snapshot::{Listener, Live};
@@ -36,6 +38,10 @@ pub struct Reloader {
     pub metrics: Arc<Metrics>,
     /// Upstream names are resolved before they are used.
     pub resolver: Arc<Resolver>,
+    /// Issuers' keys are handed to a configuration before it is put in force.
+    pub key_sets: Arc<KeySets>,
+    /// Where spans go.
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// Reads the revocations file that a configuration names.
@@ -52,8 +58,9 @@ pub fn read_revocations(path: Option<&Path>) -> Result<Revocations, String> {
 }
 
 impl Reloader {
-    /// Watches until the channel of SIGHUPs closes. `files` is what the configuration in force was made of.
-    pub async fn run(self, mut files: Files, mut hangups: mpsc::Receiver<()>) {
+    /// Watches until the channel of SIGHUPs closes; what comes through it is dropped when the reload that it asks for is over.
+    /// `files` is what the configuration in force was made of.
+    pub async fn run<T>(self, mut files: Files, mut hangups: mpsc::Receiver<T>) {
         let (events, mut changed) = mpsc::channel(1);
         let mut watch = Watch::new(events);
         watch.follow(&files);
@@ -62,19 +69,19 @@ impl Reloader {
         let mut refused_revocations = String::new();
         loop {
             let forced = tokio::select! {
-                hangup = hangups.recv() => match hangup { Some(()) => true, None => return },
-                _ = changed.recv() => false,
+                hangup = hangups.recv() => match hangup { Some(asks) => Some(asks), None => return },
+                _ = changed.recv() => None,
                 () = tokio::time::sleep(LOOK) => {
                     let now = self::stamps(&files);
                     if now == stamps { continue }
-                    false
+                    None
                 }
             };
             self.revoke(&mut refused_revocations);
             let now = self::stamps(&files);
             let settled = settle(&files).await;
             stamps = now;
-            if settled == files && !forced {
+            if settled == files && forced.is_none() {
                 continue;
             }
             files = self.reload().await.unwrap_or(settled);
@@ -153,14 +160,17 @@ impl Reloader {
         let (old, new) = (&before.settings.server, &snapshot.settings.server);
         let places = |listeners: &[Listener]| listeners.iter().map(|l| l.place.clone()).collect::<Vec<_>>();
         let moved = places(&old.listeners) != places(&new.listeners);
-        if moved || (old.admin, old.probes, old.threads) != (new.admin, new.probes, new.threads) {
-            tracing::warn!("addresses and threads change with a restart only; the rest of the new configuration is in force");
+        let more = old.upgrade_socket != new.upgrade_socket;
+        if moved || more || (old.admin, old.probes, old.threads) != (new.admin, new.probes, new.threads) {
+            tracing::warn!("addresses and threads change with a restart or an upgrade only; the rest of the new configuration is in force");
         }
         if let Err(error) = self.resolver.resolve(&snapshot.settings.upstream.address).await {
             tracing::warn!(%error, address = snapshot.settings.upstream.address, "the upstream's name does not resolve yet");
         }
         let generation = snapshot.generation;
         self.metrics.prepare(&snapshot.tenants, snapshot.settings.max_tenants);
+        self.key_sets.follow(&snapshot.tenants);
+        self.telemetry.follow(snapshot.settings.telemetry.as_ref());
         self.live.swap(snapshot);
         let result = if refused.is_empty() { Reload::Applied } else { Reload::Partial };
         self.metrics.reloaded(result, generation, now);

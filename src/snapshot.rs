@@ -13,6 +13,7 @@ use crate::assertion::Signer;
 use crate::clock::UnixTime;
 use crate::request::forwarded::Trusted;
 use crate::request::original::Convention;
+use crate::request::trace::SampleRatio;
 use crate::revocations::Revocations;
 use crate::secret::KeyBytes;
 use crate::tenant::Tenants;
@@ -64,7 +65,7 @@ impl Listener {
     }
 }
 
-/// `[server]`. Only addresses and threads need a restart.
+/// `[server]`. Only addresses, threads and `upgrade_socket` need a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
     /// Where clients connect: `listen` first, then every `[[server.listener]]`.
@@ -85,6 +86,8 @@ pub struct ServerSettings {
     pub grace: Duration,
     /// How long the listeners stay open after readiness fell.
     pub drain_delay: Duration,
+    /// Where the next process asks this one for its sockets; nobody can where there is none.
+    pub upgrade_socket: Option<PathBuf>,
     /// `[server.limits]`.
     pub limits: ServerLimits,
 }
@@ -139,6 +142,19 @@ pub enum AuditSubject {
     Omitted,
 }
 
+/// `[telemetry]`, where it names an endpoint: one span per request goes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// Where traces are sent, `/v1/traces` included.
+    pub endpoint: String,
+    /// The authorities of its certificate as PEM; the system's where there is none.
+    pub ca: Option<Arc<str>>,
+    /// What the gateway is called there.
+    pub service_name: String,
+    /// How many of the traces that start here are sampled.
+    pub sample_ratio: SampleRatio,
+}
+
 /// What the process listens on, forwards to and writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -150,6 +166,8 @@ pub struct Settings {
     pub audit_subject: AuditSubject,
     /// `[metrics] max_tenants`: the rest is labelled `other`.
     pub max_tenants: usize,
+    /// `[telemetry]`, where it is on.
+    pub telemetry: Option<TelemetrySettings>,
     /// `revocations`, where there is one.
     pub revocations: Option<PathBuf>,
 }

@@ -155,7 +155,7 @@ fn verify(tenant: &Tenant, token: &str, shown: &Shown<'_>, revocations: &Revocat
         Form::Jwt => FormatName::Jwt,
         Form::Session => return Err(Reason::SessionInvalid.into()),
     };
-    if !tenant.keys.all().iter().any(|key| key.formats.contains(&name)) {
+    if !tenant.keys.takes(name) {
         return Err(Denied::new(Reason::TokenFormatRefused, name.as_str()).into());
     }
     if name == FormatName::Hmac && shown.ids.len() > 1 {

@@ -233,9 +233,11 @@ fn still_good(
         return revoked("its subject");
     }
     let fingerprint = proof.fingerprint();
-    let parent = tenant.keys.all().iter().find(|key| Some(key.fingerprint) == fingerprint && key.is_live(now));
+    let keys = tenant.keys.all();
+    let parent = keys.iter().find(|key| Some(key.fingerprint) == fingerprint && key.is_live(now));
     match parent {
         Some(parent) if !revocations.secret(parent.fingerprint) => Ok(Some(Arc::clone(parent))),
+        None if tenant.keys.is_waiting() => Err(Denied::new(Reason::KeysMissing, "the issuer's key set was never fetched")),
         _ => revoked("the secret behind it"),
     }
 }

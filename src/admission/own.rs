@@ -192,7 +192,7 @@ fn user_token(tenant: &Tenant, members: &Members, head: &RequestHead<'_>, now: U
     claims.insert("iat".to_owned(), json!(now.secs()));
     claims.insert("exp".to_owned(), json!(now.secs().saturating_add(lifetime)));
     let claims = Value::Object(claims);
-    let signed = tenant.keys.live(FormatName::Jwt, now).find_map(|key| match key.material() {
+    let signed = tenant.keys.all().live(FormatName::Jwt, now).find_map(|key| match key.material() {
         Material::Secret { decoding, .. } => {
             let secret = decoding.try_get_as_bytes().ok()?;
             Some((mint::jwt(secret, key.algorithm, key.kid.as_deref(), &claims).ok()?, Some(key.id.clone())))

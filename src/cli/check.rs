@@ -65,6 +65,9 @@ pub fn summary(loaded: &Loaded) -> String {
         for key in loaded.keys.iter().filter(|key| key.tenant.as_ref() == Some(&tenant.id)) {
             line(&mut text, format_args!("  secret {}  {}  fingerprint {}", key.id, key.what, key.fingerprint));
         }
+        for remote in tenant.keys.remotes() {
+            line(&mut text, format_args!("  secret {}  jwt keys of {}, which check does not fetch", remote.id, remote.source.url));
+        }
     }
     line(&mut text, format_args!("ok: {}, {}", many(tenants.len(), "tenant"), many(loaded.warnings.len(), "warning")));
     text

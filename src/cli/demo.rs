@@ -50,7 +50,7 @@ impl Demo {
         page.set_nonblocking(true)?;
         let addresses = Addresses { listen: self.listen, admin: self.admin, upstream: upstream.local_addr()?, page: page.local_addr()? };
         let config = parts.write(directory.path(), &addresses)?;
-        Ok(run::gateway(&config, move |gateway, admin| {
+        Ok(run::gateway(&config, false, move |gateway, admin| {
             let verifier = parts.verifier().ok_or_else(|| std::io::Error::other("the assertion key cannot be used"))?;
             let upstream = tokio::net::TcpListener::from_std(upstream)?;
             tokio::spawn(agent::serve(upstream, verifier));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 use toml::de::DeValue;
+use url::{Host, Url};
 
 use super::diagnostic::{Code, Diagnostic, Site};
 use super::suggest::{nearest, one_of};
@@ -281,6 +282,39 @@ impl Word for HostPort {
         } else {
             Err(shape())
         }
+    }
+}
+
+/// Where an issuer publishes its keys, in its normal form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IssuerUrl(pub(super) String);
+
+impl Word for IssuerUrl {
+    const EXAMPLE: &'static str = "\"https://login.example.com/.well-known/jwks.json\"";
+    const WANTED: &'static str = "an address";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let bad = |help: &str| Complaint::new(Code::BadValue, "is not where keys can be fetched").help(help);
+        let url = Url::parse(text).map_err(|_| bad(&format!("write it like {}", <Self as Word>::EXAMPLE)))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(bad("keys are public: write the address without a name or password").hidden());
+        }
+        let here = match url.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        match url.scheme() {
+            "https" => {}
+            "http" if here => {}
+            "http" => return Err(bad("write https: whoever changes the answer on its way can be anybody; http is for this machine only")),
+            _ => return Err(bad("write https, or http for this machine")),
+        }
+        if url.fragment().is_some() {
+            return Err(bad("write it without what follows the #: it is never sent"));
+        }
+        Ok(Self(url.into()))
     }
 }
 

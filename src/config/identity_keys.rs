@@ -1,23 +1,30 @@
-//! A tenant's `secrets`: shared secrets (`env`, `file`) and public keys (`pem`, `jwks`) that identity tokens are verified
-//! with, each bound to one format and one algorithm.
+//! A tenant's `secrets`: shared secrets (`env`, `file`) and public keys (`pem`, `jwks`, `jwks_url`) that identity tokens are
+//! verified with, each bound to one format and one algorithm. What a `jwks_url` publishes is fetched later, by [`crate::jwks`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 
 use super::KeyInUse;
 use super::diagnostic::{Code, Diagnostic, Site};
-use super::field::{Id, TokenAlgorithm, unknown_word};
+use super::field::{Id, IssuerUrl, TokenAlgorithm, unknown_word};
 use super::material;
-use super::once::Sharing;
-use super::public_keys::{PublicKey, from_jwks, from_pem};
+use super::once::{Sharing, Thing};
+use super::server::duration;
 use super::table::{Located, Table};
 use crate::clock::UnixTime;
 use crate::secret::Encoding;
 use crate::tenant::Tenant;
 use crate::token::FormatName;
 use crate::token::keys::{IdentityKey, KeyRing};
+use crate::token::public_keys::{PublicKey, from_jwks, from_pem};
+use crate::token::remote::{Remote, Source};
+
+/// How often an issuer is asked where nothing else is written.
+const REFRESH: Duration = Duration::from_secs(600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What the keys of a tenant share.
 pub(super) struct Shared<'t> {
@@ -53,63 +60,80 @@ pub(super) fn formats(tenant: &Table<'_>) -> Vec<FormatName> {
 /// Reads the keys.
 pub(super) fn keys(tenant: &Table<'_>, shared: &Shared<'_>) -> KeyRing {
     let mut keys = Vec::new();
+    let mut remotes = Vec::new();
     let mut ids = HashSet::new();
     for entry in tenant.tables("secrets") {
         let entry = entry.sensitive();
+        let (not_before, not_after) = window(&entry);
         let id = entry.need::<Id>("id").map_or_else(String::new, |id| id.value.0);
-        for mut key in one(&entry, &id, shared) {
-            if !key.id.is_empty() && !ids.insert(key.id.clone()) {
-                let title = format!("key {} of tenant {} stands twice", key.id, shared.tenant);
+        let (found, remote) = one(&entry, &id, shared);
+        // The keys of a set are called ID/KID.
+        let within = found.iter().map(|key| key.id.clone()).filter(|name| *name != id);
+        for name in std::iter::once(id.clone()).chain(within).filter(|name| !name.is_empty()) {
+            let title = format!("key {name} of tenant {} stands twice", shared.tenant);
+            if !ids.insert(name) {
                 entry.report(
                     Diagnostic::new(Code::DuplicateId, entry.site_of("id"), title).help("logs and metrics name keys: give each its own id"),
                 );
             }
+        }
+        for mut key in found {
             key.usage = (entry.cx().usage)(shared.tenant, &key.id);
+            (key.not_before, key.not_after) = (not_before, not_after);
             keys.push(Arc::new(key));
+        }
+        if let Some(mut remote) = remote {
+            (remote.not_before, remote.not_after) = (not_before, not_after);
+            remotes.push(remote);
         }
         entry.finish();
     }
-    KeyRing::new(keys)
+    KeyRing::with_remotes(keys, remotes)
 }
 
-fn one(entry: &Table<'_>, id: &str, shared: &Shared<'_>) -> Vec<IdentityKey> {
+/// Keys, or where they are published.
+fn one(entry: &Table<'_>, id: &str, shared: &Shared<'_>) -> (Vec<IdentityKey>, Option<Remote>) {
     let format = entry.get::<FormatName>("format");
     let algorithm = entry.get::<TokenAlgorithm>("algorithm");
     let kid = entry.get::<String>("kid");
-    let window = window(entry);
     let pem = entry.get::<String>("pem");
     let jwks = entry.get::<String>("jwks");
-    let written: Vec<_> = ["env", "file", "pem", "jwks"].into_iter().filter(|key| entry.writes(key)).collect();
+    let url = entry.get::<IssuerUrl>("jwks_url");
+    let written: Vec<_> = ["env", "file", "pem", "jwks", "jwks_url"].into_iter().filter(|key| entry.writes(key)).collect();
     let whose = format!("key {id} of tenant {}", shared.tenant);
     // Asked for on every path, so that they are known keys wherever they stand.
     entry.get::<Encoding>("encoding");
+    let refresh = entry.get::<Duration>("refresh").map(|_| duration(entry, "refresh", REFRESH, Duration::from_secs(1)..=DAY));
+    entry.get::<String>("ca");
     if written.len() != 1 {
         entry.get::<super::field::EnvName>("env");
         entry.get::<String>("file");
         let title = format!("{whose} has {}", if written.is_empty() { "no source" } else { "more than one source" });
-        let help = "write exactly one of env = \"NAME\", file = \"path\", pem = \"public.pem\" or jwks = \"keys.json\"";
+        let help =
+            "write exactly one of env = \"NAME\", file = \"path\", pem = \"public.pem\", jwks = \"keys.json\" or jwks_url = \"https://…\"";
         entry.report(Diagnostic::new(Code::SecretSource, entry.site(), title).help(help));
-        return Vec::new();
+        return (Vec::new(), None);
     }
-    let mut keys = if entry.writes("pem") || entry.writes("jwks") {
-        let public = Public { entry, id, whose: &whose, shared };
-        public.refuse_unused(&["encoding"]);
-        if format.as_ref().is_some_and(|f| f.value != FormatName::Jwt) {
-            let title = "a public key verifies format \"jwt\" only";
-            entry.report(Diagnostic::new(Code::PublicKey, entry.site_of("format"), title).help("write format = \"jwt\", or leave it out"));
+    if !entry.writes("jwks_url") {
+        for key in ["refresh", "ca"].into_iter().filter(|key| entry.writes(key)) {
+            let title = format!("`{key}` does nothing without jwks_url");
+            entry.report(Diagnostic::new(Code::NoEffect, entry.site_of(key), title).help("nothing is fetched for this key: remove it"));
         }
-        match (pem, jwks) {
-            (Some(pem), _) => public.pem(&pem, algorithm, kid),
-            (None, Some(jwks)) => public.jwks(&jwks),
-            (None, None) => Vec::new(),
-        }
-    } else {
-        shared_key(entry, id, &whose, format, algorithm, kid, shared).into_iter().collect()
-    };
-    for key in &mut keys {
-        (key.not_before, key.not_after) = window;
     }
-    keys
+    if written == ["env"] || written == ["file"] {
+        return (shared_key(entry, id, &whose, format, algorithm, kid, shared).into_iter().collect(), None);
+    }
+    let public = Public { entry, id, whose: &whose, shared };
+    public.refuse_unused(&["encoding"]);
+    if format.as_ref().is_some_and(|f| f.value != FormatName::Jwt) {
+        let title = "a public key verifies format \"jwt\" only";
+        entry.report(Diagnostic::new(Code::PublicKey, entry.site_of("format"), title).help("write format = \"jwt\", or leave it out"));
+    }
+    match (pem, jwks) {
+        (Some(pem), _) => (public.pem(&pem, algorithm, kid), None),
+        (None, Some(jwks)) => (public.jwks(&jwks), None),
+        (None, None) => (Vec::new(), url.and_then(|url| public.remote(&url, algorithm, refresh.unwrap_or(REFRESH)))),
+    }
 }
 
 fn window(entry: &Table<'_>) -> (Option<UnixTime>, Option<UnixTime>) {
@@ -181,7 +205,7 @@ fn remember(entry: &Table<'_>, key: &IdentityKey, tenant: &str) {
 
 /// A tenant's keys, as they are logged.
 pub(super) fn in_use(tenant: &Tenant) -> Vec<KeyInUse> {
-    tenant.keys.all().iter().map(|key| described(key, &tenant.id)).collect()
+    tenant.keys.own().iter().map(|key| described(key, &tenant.id)).collect()
 }
 
 fn described(key: &IdentityKey, tenant: &str) -> KeyInUse {
@@ -227,6 +251,25 @@ impl Public<'_, '_> {
             }
             Err(why) => self.refuse(jwks.site.clone(), &why),
         }
+    }
+
+    /// What is published at a URL. The URL stands for its keys: two tenants may share it only as they may share a key.
+    fn remote(&self, url: &Located<IssuerUrl>, algorithm: Option<Located<TokenAlgorithm>>, refresh: Duration) -> Option<Remote> {
+        self.refuse_unused(&["kid"]);
+        if let Some(symmetric) = algorithm.as_ref().filter(|a| matches!(a.value.0, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512))
+        {
+            let title = format!("{} cannot be used with {:?}, which wants a shared secret", self.whose, symmetric.value.0);
+            let help = "write \"RS256\", \"ES256\" or \"EdDSA\" for published keys that do not say their algorithm, or leave it out";
+            self.entry.report(Diagnostic::new(Code::PublicKey, symmetric.site.clone(), title).help(help));
+        }
+        let ca = material::authorities(self.entry, "ca", "write a PEM file with the certificates that sign the issuer's").map(Arc::from);
+        let sharing = Sharing::Public { tenant: self.shared.tenant.to_owned(), audiences: self.shared.audiences.to_vec() };
+        let owner = format!("key {} of tenant {}", self.id, self.shared.tenant);
+        self.entry.cx().claim_thing(Thing::Url(url.value.0.clone()), owner, url.site.clone(), sharing);
+        let source = Source { url: url.value.0.clone(), ca };
+        let mut remote = Remote::new(self.id, source, refresh);
+        remote.algorithm = algorithm.map(|a| a.value.0);
+        Some(remote)
     }
 
     fn identity(&self, key: PublicKey, id: String, kid: Option<String>, site: Site) -> IdentityKey {

@@ -2,6 +2,7 @@
 //! whose word about them is believed. Certificates are read here, so that a broken one refuses the whole load.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::diagnostic::{Code, Diagnostic};
 use super::field::{Network, SocketMode};
@@ -74,15 +75,21 @@ fn place(table: &Table<'_>) -> Option<Located<Place>> {
         (true, false) => address.map(|a| Located { value: Place::Tcp(a.value), site: a.site }),
         (false, true) => {
             let unix = unix?;
-            let path = table.cx().path(&unix.value);
-            if path.as_os_str().len() > LONGEST_SOCKET_PATH {
-                let title = format!("{} is too long for a socket", path.display());
-                let help = format!("the system takes {LONGEST_SOCKET_PATH} bytes, the configuration file's directory included");
-                table.report(Diagnostic::new(Code::BadValue, unix.site.clone(), title).help(help));
-            }
+            let path = socket_path(table, &unix);
             Some(Located { value: Place::Unix { path, mode: mode.map_or(SOCKET_MODE, |m| m.value.0) }, site: unix.site })
         }
     }
+}
+
+/// Where a Unix socket is to be.
+pub(super) fn socket_path(table: &Table<'_>, written: &Located<String>) -> PathBuf {
+    let path = table.cx().path(&written.value);
+    if path.as_os_str().len() > LONGEST_SOCKET_PATH {
+        let title = format!("{} is too long for a socket", path.display());
+        let help = format!("the system takes {LONGEST_SOCKET_PATH} bytes, the configuration file's directory included");
+        table.report(Diagnostic::new(Code::BadValue, written.site.clone(), title).help(help));
+    }
+    path
 }
 
 /// `None` where the listener is plain, or a problem was recorded.

@@ -4,6 +4,7 @@
 use super::diagnostic::{Code, Diagnostic};
 use super::field::EnvName;
 use super::table::{Located, Table};
+use crate::outbound::Roots;
 use crate::secret::{self, Encoding, GOOD_BYTES, Resolved, Source};
 
 /// What the sources of a key are called.
@@ -43,6 +44,18 @@ pub(super) fn shared_secret(table: &Table<'_>, whose: &str, good: usize) -> Opti
         table.report(Diagnostic::new(Code::SecretNewline, source.site.clone(), title).help(help));
     }
     Some(Located { value: resolved, site: source.site })
+}
+
+/// The authorities in the file that a key names, as PEM; `None` too where a problem was recorded.
+pub(super) fn authorities(table: &Table<'_>, key: &'static str, help: &str) -> Option<String> {
+    let named = table.get::<String>(key)?;
+    let text = table.cx().text(&table.cx().file(&named.value), named.site.clone())?;
+    if let Err(why) = Roots::pem(&text) {
+        let title = format!("authority {} cannot be used: {why}", named.value);
+        table.report(Diagnostic::new(Code::Certificate, named.site, title).help(help));
+        return None;
+    }
+    Some(text)
 }
 
 /// Reads a secret from its source, or says how to repair it.

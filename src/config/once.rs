@@ -18,6 +18,8 @@ pub(super) enum Thing {
     Id(String),
     /// Key material after decoding, embed keys included: those are public, so none is a secret.
     Material(Fingerprint),
+    /// Where an issuer publishes its keys: it stands for them.
+    Url(String),
 }
 
 /// Whether a second owner of the same thing is safe.
@@ -128,6 +130,11 @@ fn report(cx: &Context<'_>, loser: &Claim, other: &Claim) {
             format!("this embed key names tenant {tenant} already"),
             "an embed key names one tenant: make another with doorward embed-key new",
         ),
+        (Thing::Url(_), _, _) => (
+            Code::SecretReused,
+            format!("{} is fetched from where {} is", loser.owner, other.owner),
+            "tenants may share an issuer only where each lists its own claims.audiences, and one tenant names it once",
+        ),
         (_, sharing, _) => (
             Code::SecretReused,
             format!("{} is the same key material as {}", loser.owner, other.owner),
@@ -151,10 +158,14 @@ fn of_tenant(scope: usize, tenant: &Tenant) -> Vec<Claim> {
     let stays = format!("tenant {}, which stays in force while its file is refused", tenant.id);
     let claim = |thing, what: &str, sharing| Claim { thing, owner: format!("{what} of {stays}"), sharing, scope, site: None };
     let mut claims = vec![claim(Thing::Id(tenant.id.clone()), "the id", Sharing::Never)];
-    for key in tenant.keys.all() {
+    let public = || Sharing::Public { tenant: tenant.id.clone(), audiences: tenant.claims.audiences.clone() };
+    for remote in tenant.keys.remotes() {
+        claims.push(claim(Thing::Url(remote.source.url.clone()), &format!("key {}", remote.id), public()));
+    }
+    for key in tenant.keys.own() {
         let sharing = match key.material() {
             Material::Secret { .. } => Sharing::Never,
-            Material::Public { .. } => Sharing::Public { tenant: tenant.id.clone(), audiences: tenant.claims.audiences.clone() },
+            Material::Public { .. } => public(),
         };
         claims.push(claim(Thing::Material(key.fingerprint), &format!("key {}", key.id), sharing));
     }

@@ -1,4 +1,4 @@
-//! `[server]`, `[upstream]`, `[audit]`, `[metrics]` and `revocations`.
+//! `[server]`, `[upstream]`, `[audit]`, `[metrics]` and `revocations`; `[telemetry]` has a file of its own.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::KeyInUse;
 use super::diagnostic::{Code, Diagnostic};
 use super::field::{Bytes, HostPort, SubjectWord};
-use super::listeners;
 use super::material::shared_secret;
 use super::once::Sharing;
 use super::table::{Located, Table};
+use super::{listeners, telemetry};
 use crate::revocations::Revocations;
 use crate::snapshot::{AuditSubject, Listener, Place, ServerLimits, ServerSettings, Settings, UpstreamSettings};
 
@@ -26,7 +26,8 @@ pub(super) fn settings(root: &Table<'_>, upstream_table: &Table<'_>) -> Settings
     let metrics = root.table("metrics");
     let max_tenants = number(&metrics, "max_tenants", 500, 1..=100_000);
     metrics.finish();
-    Settings { server, upstream, audit_subject, max_tenants, revocations: revocations(root) }
+    let telemetry = telemetry::telemetry(&root.table("telemetry"));
+    Settings { server, upstream, audit_subject, max_tenants, telemetry, revocations: revocations(root) }
 }
 
 fn server(table: &Table<'_>) -> ServerSettings {
@@ -38,12 +39,16 @@ fn server(table: &Table<'_>) -> ServerSettings {
     };
     let admin = table.get::<SocketAddr>("admin");
     let probes = table.get::<SocketAddr>("probes");
+    let upgrade_socket = table.get::<String>("upgrade_socket");
+    let upgrade_socket = upgrade_socket.map(|s| Located { value: listeners::socket_path(table, &s), site: s.site });
     let named = [("listen", &listen), ("admin", &admin), ("probes", &probes)];
     let named = named
         .into_iter()
         .filter_map(|(name, found)| found.as_ref().map(|a| (name, Located { value: Place::Tcp(a.value), site: a.site.clone() })));
     let others = more.iter().map(|l| ("listener", Located { value: l.value.place.clone(), site: l.site.clone() }));
-    refuse_clash(table, &named.chain(others).collect::<Vec<_>>());
+    let unix = |s: &Located<PathBuf>| Located { value: Place::Unix { path: s.value.clone(), mode: 0 }, site: s.site.clone() };
+    let upgrade = upgrade_socket.iter().map(|s| ("upgrade_socket", unix(s)));
+    refuse_clash(table, &named.chain(others).chain(upgrade).collect::<Vec<_>>());
     let trusted = listeners::trusted(table);
     listeners::refuse_untrusted(table, &trusted);
     if let Some(admin) = admin.as_ref().filter(|a| !a.value.ip().is_loopback()) {
@@ -62,6 +67,7 @@ fn server(table: &Table<'_>) -> ServerSettings {
         body_timeout: duration(table, "body_timeout", Duration::from_secs(10), Duration::from_millis(1)..=10 * MINUTE),
         grace: duration(table, "grace", Duration::from_secs(25), Duration::ZERO..=DAY),
         drain_delay: duration(table, "drain_delay", Duration::from_secs(3), Duration::ZERO..=DAY),
+        upgrade_socket: upgrade_socket.map(|s| s.value),
         limits: limits(&table.table("limits")),
     };
     table.finish();
@@ -102,7 +108,7 @@ fn refuse_clash(table: &Table<'_>, listeners: &[(&str, Located<Place>)]) {
                     format!("{name} and {other} are one address")
                 };
                 let diagnostic = Diagnostic::new(Code::AddressClash, here.site.clone(), title);
-                table.report(diagnostic.beside(first.site.clone(), "first used here").help("give each listener a port of its own"));
+                table.report(diagnostic.beside(first.site.clone(), "first used here").help("give each an address of its own"));
             }
         }
     }

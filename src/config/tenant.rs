@@ -251,9 +251,8 @@ fn warn(table: &Table<'_>, tenant: &Tenant) {
             );
         }
     }
-    let can_step_up = tenant.keys.all().iter().any(|key| {
-        key.formats.contains(&FormatName::KartaV2) || key.formats.contains(&FormatName::Jwt) && !tenant.claims.step_up.is_empty()
-    });
+    let keys = &tenant.keys;
+    let can_step_up = keys.takes(FormatName::KartaV2) || keys.takes(FormatName::Jwt) && !tenant.claims.step_up.is_empty();
     if !can_step_up {
         for site in routes::stepped_up(table) {
             warn(

@@ -36,6 +36,12 @@ pub mod forward_auth {}
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
+#[doc = include_str!("upgrade.md")]
+pub mod upgrade {}
+
+#[doc = include_str!("telemetry.md")]
+pub mod telemetry {}
+
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
@@ -82,6 +88,12 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0011-limits-stand-at-two-stops.md")]
     pub mod limits_stand_at_two_stops {}
+
+    #[doc = include_str!("decisions/0014-sockets-are-handed-over-on-request.md")]
+    pub mod sockets_are_handed_over_on_request {}
+
+    #[doc = include_str!("decisions/0013-issuers-keys-are-fetched-beside-the-requests.md")]
+    pub mod issuers_keys_are_fetched_beside_the_requests {}
 
     #[doc = include_str!("decisions/0015-every-reserved-name-is-answered.md")]
     pub mod every_reserved_name_is_answered {}

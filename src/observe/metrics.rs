@@ -12,7 +12,9 @@ use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use super::key_sets::KeySetMetrics;
 use super::lines::LostLines;
+use super::telemetry::TelemetryMetrics;
 use crate::clock::UnixTime;
 use crate::policy::Level;
 use crate::reason::Reason;
@@ -213,10 +215,14 @@ pub struct Metrics {
     last_success: Gauge,
     secret_uses: IntCounterVec,
     secret_last_used: GaugeVec,
+    /// Key sets of issuers.
+    pub key_sets: KeySetMetrics,
+    /// Spans.
+    pub telemetry: TelemetryMetrics,
     usage: Mutex<HashMap<UsageKey, Arc<KeyUsage>>>,
 }
 
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> prometheus::Result<C> {
+pub(super) fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> prometheus::Result<C> {
     let metric = made?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
@@ -278,6 +284,8 @@ impl Metrics {
                     &["tenant", "secret"],
                 ),
             )?,
+            key_sets: KeySetMetrics::new(r)?,
+            telemetry: TelemetryMetrics::new(r)?,
             usage: Mutex::default(),
             registry: registry.clone(),
             requests,
@@ -345,13 +353,14 @@ impl Metrics {
         self.secret_uses.reset();
         self.secret_last_used.reset();
         for tenant in live.all().iter().take(max_tenants) {
-            for key in tenant.keys.all() {
+            for key in tenant.keys.all().iter() {
                 let labels = [tenant.id.as_str(), key.id.as_str()];
                 self.secret_uses.with_label_values(&labels).inc_by(key.usage.hits());
                 let last = key.usage.last().map_or(0.0, UnixTime::as_secs_f64);
                 self.secret_last_used.with_label_values(&labels).set(last);
             }
         }
+        self.key_sets.show(live.all().iter().take(max_tenants).map(|tenant| &**tenant));
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

@@ -18,7 +18,26 @@ pub struct Trace {
     id: [u8; 16],
     span: [u8; 8],
     sampled: bool,
-    continued: bool,
+    /// The caller's span, where the trace is the caller's.
+    parent: Option<[u8; 8]>,
+}
+
+/// How many of the traces that start here are sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleRatio(u64);
+
+impl SampleRatio {
+    /// From 0 (none) to 1 (all).
+    pub fn new(ratio: f64) -> Option<Self> {
+        // 2^63 is what 63 random bits stay below.
+        (0.0..=1.0).contains(&ratio).then_some(Self((ratio * 9_223_372_036_854_775_808.0) as u64))
+    }
+
+    /// Decided by the trace's id, as every OpenTelemetry SDK decides (`TraceIdRatioBased`): services with one ratio agree.
+    fn takes(self, id: [u8; 16]) -> bool {
+        let [_, _, _, _, _, _, _, _, low @ ..] = id;
+        u64::from_be_bytes(low) >> 1 < self.0
+    }
 }
 
 impl Trace {
@@ -28,9 +47,24 @@ impl Trace {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let only = values.next().filter(|_| values.next().is_none());
         match only.and_then(|value| parse(value.as_bytes())) {
-            Some((id, flags)) => Self { id, span, sampled: flags & SAMPLED != 0, continued: true },
-            None => Self { id: fresh, span, sampled: true, continued: false },
+            Some((id, parent, flags)) => Self { id, span, sampled: flags & SAMPLED != 0, parent: Some(parent) },
+            None => Self { id: fresh, span, sampled: true, parent: None },
         }
+    }
+
+    /// The same, sampled by this ratio where it starts here. What a caller decided stays: a trace is sampled whole.
+    pub fn sampled_by(self, ratio: SampleRatio) -> Self {
+        if self.is_continued() { self } else { Self { sampled: ratio.takes(self.id), ..self } }
+    }
+
+    /// Whether whoever traces should record it.
+    pub fn is_sampled(&self) -> bool {
+        self.sampled
+    }
+
+    /// The ids of the trace, of the gateway's span, and of the caller's where there is one.
+    pub fn ids(&self) -> ([u8; 16], [u8; 8], Option<[u8; 8]>) {
+        (self.id, self.span, self.parent)
     }
 
     /// The trace's id, 32 hexadecimal digits.
@@ -40,7 +74,7 @@ impl Trace {
 
     /// Whether it was the caller's: then its `tracestate` goes on too.
     pub fn is_continued(&self) -> bool {
-        self.continued
+        self.parent.is_some()
     }
 
     /// `traceparent` for the upstream, whose parent is the gateway.
@@ -51,7 +85,7 @@ impl Trace {
 
 /// `version "-" trace-id "-" parent-id "-" flags`, all lower-case hexadecimal (Trace Context §3.2.2). A version that is not
 /// known yet may have more behind it.
-fn parse(value: &[u8]) -> Option<([u8; 16], u8)> {
+fn parse(value: &[u8]) -> Option<([u8; 16], [u8; 8], u8)> {
     let (known, more) = value.split_at_checked(55)?;
     let mut parts = known.split(|b| *b == b'-');
     let [version] = digits(parts.next()?)?;
@@ -63,7 +97,7 @@ fn parse(value: &[u8]) -> Option<([u8; 16], u8)> {
         0xff => false,
         _ => more.is_empty() || more.starts_with(b"-"),
     };
-    (length && parts.next().is_none() && id != [0; 16] && parent != [0; 8]).then_some((id, flags))
+    (length && parts.next().is_none() && id != [0; 16] && parent != [0; 8]).then_some((id, parent, flags))
 }
 
 fn digits<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
@@ -100,6 +134,30 @@ mod tests {
             let trace = of(&[&value]);
             assert!(trace.is_continued(), "{value}");
             assert_eq!((trace.id(), trace.header()), (ID.to_owned(), format!("00-{ID}-cdcdcdcdcdcdcdcd-{flags}")), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_samples_what_starts_here_and_leaves_what_goes_on() {
+        let started = |low: u64| Trace { id: (0xab_u128 << 64 | u128::from(low)).to_be_bytes(), span: [1; 8], sampled: true, parent: None };
+        for (ratio, low, sampled) in [
+            (0.0, 0, false),
+            (1.0, u64::MAX, true),
+            (0.5, u64::MAX / 2, true),
+            (0.5, u64::MAX / 2 + 1, false),
+            (0.25, u64::MAX / 4, true),
+            (0.25, u64::MAX / 2, false),
+        ] {
+            assert_eq!(started(low).sampled_by(SampleRatio::new(ratio).unwrap()).is_sampled(), sampled, "{ratio} {low}");
+        }
+        for (flags, sampled) in [("00", false), ("01", true)] {
+            let trace = of(&[&format!("00-{ID}-{PARENT}-{flags}")]);
+            assert_eq!(trace.sampled_by(SampleRatio::new(1.0).unwrap()).is_sampled(), sampled);
+            assert_eq!(trace.sampled_by(SampleRatio::new(0.0).unwrap()).is_sampled(), sampled);
+            assert_eq!(trace.ids().2.map(hex::encode).as_deref(), Some(PARENT));
+        }
+        for wrong in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+            assert_eq!(SampleRatio::new(wrong), None);
         }
     }
 

@@ -190,10 +190,9 @@ impl ServerApp for Accept {
         }
     }
 
-    /// Closes idle connections.
-    async fn cleanup(&self) {
-        self.proxy.cleanup().await;
-    }
+    /// Nothing: the framework's would drop connections that wait for a request, one that is on its way included. They leave by
+    /// themselves ([`super::drain`]).
+    async fn cleanup(&self) {}
 }
 
 fn peer(socket: &Socket, place: &Place) -> Peer {

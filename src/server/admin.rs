@@ -13,6 +13,7 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 use crate::client;
+use crate::jwks::KeySets;
 use crate::observe::metrics::{Metrics, Reload};
 use crate::snapshot::Live;
 use crate::tenant::Tenant;
@@ -23,6 +24,7 @@ pub(super) struct Admin {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) ready: Arc<AtomicBool>,
+    pub(super) key_sets: Arc<KeySets>,
 }
 
 /// `/metrics`, `/livez`, `/readyz`.
@@ -48,8 +50,10 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    if admin.ready.load(Ordering::Relaxed) {
+    if admin.ready.load(Ordering::Relaxed) && admin.key_sets.settled() {
         "ready\n".into_response()
+    } else if admin.ready.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "fetching issuers' keys\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
     }
@@ -68,7 +72,7 @@ async fn status(State(admin): State<Admin>) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
         "generation": snapshot.generation,
         "loaded_at": snapshot.loaded_at.secs(),
-        "ready": admin.ready.load(Ordering::Relaxed),
+        "ready": admin.ready.load(Ordering::Relaxed) && admin.key_sets.settled(),
         "reloads": reloads,
         "revocations": revocations.len(),
         "scripts": client::scripts().iter().map(|s| json!({ "path": s.path, "integrity": s.integrity })).collect::<Vec<_>>(),
@@ -93,6 +97,14 @@ fn tenant_status(admin: &Admin, tenant: &Arc<Tenant>) -> Value {
             })
         })
         .collect();
+    let key_sets = tenant.keys.remotes().iter().map(|remote| {
+        json!({
+            "id": remote.id,
+            "url": remote.source.url,
+            "keys": remote.keys().len(),
+            "last_fetched": remote.fetched().map(|t| t.secs()),
+        })
+    });
     json!({
         "id": tenant.id,
         "preset": tenant.preset,
@@ -101,5 +113,6 @@ fn tenant_status(admin: &Admin, tenant: &Arc<Tenant>) -> Value {
         "denied": denied,
         "would_deny": would_deny,
         "secrets": secrets,
+        "key_sets": key_sets.collect::<Vec<_>>(),
     })
 }

@@ -4,15 +4,18 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use pingora::listeners::ListenerConfig;
 use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::Fds;
+use serde::{Deserialize, Serialize};
 
+use super::handover::{Name, Predecessor};
+use super::inherited::{Inherited, Taken};
 use crate::snapshot::{Listener, Place, ServerSettings};
 
 /// Sockets that are bound and listening: what follows cannot fail for an address in use.
@@ -21,6 +24,37 @@ pub struct Listeners {
     pub(super) proxy: Vec<Bound>,
     pub(super) admin: TcpListener,
     pub(super) probes: Option<TcpListener>,
+    /// All of them once more, to be handed over or closed.
+    pub(super) held: Vec<Held>,
+    /// The process whose sockets some of them are.
+    pub(super) predecessor: Option<Predecessor>,
+}
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Role {
+    Proxy,
+    Admin,
+    Probes,
+}
+
+/// A listening socket, whoever accepts on it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) name: Name,
+    pub(super) socket: OwnedFd,
+    /// systemd keeps it too, for the next process.
+    pub(super) kept: bool,
+    /// Where it is a Unix socket.
+    pub(super) file: Option<File>,
+}
+
+/// A Unix socket's file.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    pub(super) inode: u64,
 }
 
 /// A bound listener of the proxy.
@@ -42,24 +76,36 @@ enum Socket {
 }
 
 impl Listeners {
-    /// Binds every address of `[server]`.
+    /// Binds every address of `[server]`, but for those whose sockets are `inherited`.
     ///
     /// # Errors
     /// A sentence with the address and the system's error.
-    pub fn bind(settings: &ServerSettings) -> Result<Self, String> {
-        let tcp = |name: &str, address: SocketAddr| tcp(address).map_err(|e| format!("cannot listen on {address} (server.{name}): {e}"));
-        let mut proxy: Vec<Bound> = Vec::new();
+    pub fn bind(settings: &ServerSettings, mut inherited: Inherited) -> Result<Self, String> {
+        let (mut proxy, mut held): (Vec<Bound>, Vec<Held>) = Default::default();
         for (index, listener) in settings.listeners.iter().enumerate() {
             let nth = settings.listeners.iter().take(index).filter(|other| other.place == listener.place).count();
             // `listen` comes first and is plain.
             let plain = matches!(listener.place, Place::Tcp(address) if *listener == Listener::plain(address));
             let name = if index == 0 && plain { "server.listen" } else { "server.listener" };
-            let bound = Bound::bind(listener, nth).map_err(|e| format!("cannot listen on {} ({name}): {e}", listener.place))?;
+            let failed = |e| format!("cannot listen on {} ({name}): {e}", listener.place);
+            let taken = inherited.take(Role::Proxy, &listener.place, nth);
+            let kept = taken.as_ref().is_some_and(|taken| taken.kept);
+            let bound = Bound::bind(listener, nth, taken).map_err(failed)?;
+            held.push(bound.hold(kept).map_err(failed)?);
             proxy.push(bound);
         }
-        let admin = tcp("admin", settings.admin)?;
-        let probes = settings.probes.map(|address| tcp("probes", address)).transpose()?;
-        Ok(Self { proxy, admin, probes })
+        let mut tcp = |role: Role, name: &str, address: SocketAddr| {
+            let taken = inherited.take(role, &Place::Tcp(address), 0);
+            let kept = taken.as_ref().is_some_and(|taken| taken.kept);
+            let failed = |e| format!("cannot listen on {address} (server.{name}): {e}");
+            let socket = tcp(address, taken).map_err(failed)?;
+            let name = Name { role, place: Place::Tcp(address).to_string(), nth: 0 };
+            held.push(Held { name, socket: socket.as_fd().try_clone_to_owned().map_err(failed)?, kept, file: None });
+            Ok::<_, String>(socket)
+        };
+        let admin = tcp(Role::Admin, "admin", settings.admin)?;
+        let probes = settings.probes.map(|address| tcp(Role::Probes, "probes", address)).transpose()?;
+        Ok(Self { proxy, admin, probes, held, predecessor: inherited.finish()? })
     }
 
     /// Where clients connect, with the ports that the system chose for port 0, and whether TLS is spoken there.
@@ -86,16 +132,35 @@ impl Listeners {
 }
 
 impl Bound {
-    fn bind(listener: &Listener, nth: usize) -> io::Result<Self> {
+    fn bind(listener: &Listener, nth: usize, taken: Option<Taken>) -> io::Result<Self> {
         let (socket, place) = match &listener.place {
             Place::Tcp(address) => {
-                let socket = tcp(*address)?;
+                let socket = tcp(*address, taken)?;
                 let place = Place::Tcp(socket.local_addr()?);
                 (Socket::Tcp(socket), place)
             }
-            Place::Unix { path, mode } => (Socket::Unix(unix(path, *mode)?), listener.place.clone()),
+            Place::Unix { path, mode } => {
+                let socket = match taken {
+                    Some(taken) => taken_unix(taken, path, *mode)?,
+                    None => unix(path, *mode, false)?,
+                };
+                (Socket::Unix(socket), listener.place.clone())
+            }
         };
         Ok(Self { listener: listener.clone(), nth, place, socket })
+    }
+
+    fn hold(&self, kept: bool) -> io::Result<Held> {
+        let socket = match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
+        };
+        let file = match &self.place {
+            Place::Tcp(_) => None,
+            Place::Unix { path, .. } => Some(File { path: path.clone(), inode: fs::symlink_metadata(path)?.ino() }),
+        };
+        let name = Name { role: Role::Proxy, place: self.listener.place.to_string(), nth: self.nth };
+        Ok(Held { name, socket: socket.try_clone_to_owned()?, kept, file })
     }
 
     /// Hands the socket to the framework, which finds it by its name.
@@ -118,20 +183,31 @@ impl Bound {
     }
 }
 
-fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
+fn tcp(address: SocketAddr, taken: Option<Taken>) -> io::Result<TcpListener> {
+    let listener = taken.map_or_else(|| TcpListener::bind(address), |taken| Ok(TcpListener::from(taken.socket)))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// The framework sets the permissions too, and must not fail at it.
+fn taken_unix(taken: Taken, path: &Path, mode: u32) -> io::Result<UnixListener> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| {
+        io::Error::new(e.kind(), format!("its mode cannot be set: {e}; the socket must be this process's user's (SocketUser=)"))
+    })?;
+    let listener = UnixListener::from(taken.socket);
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
 /// Binds beside the path and moves the socket there once it has its permissions: nobody connects before, and what a process
-/// that is gone left behind is replaced. A socket that somebody still listens on, and any other file, stays.
-fn unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+/// that is gone left behind is replaced. A socket that somebody still listens on stays, unless it is to be replaced, and so
+/// does any other file.
+pub(super) fn unix(path: &Path, mode: u32, replace: bool) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there that is no socket"));
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) if !replace && UnixStream::connect(path).is_ok() => return Err(io::ErrorKind::AddrInUse.into()),
         Ok(_) | Err(_) => {}
     }
     let mut beside = path.as_os_str().to_owned();
@@ -155,15 +231,15 @@ mod tests {
     fn a_socket_left_behind_is_replaced_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let first = unix(&path, 0o600).unwrap();
+        let first = unix(&path, 0o600, false).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(unix(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(unix(&path, 0o600, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        let _second = unix(&path, 0o660).unwrap();
+        let _second = unix(&path, 0o660, false).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         let file = directory.path().join("file");
         fs::write(&file, "kept").unwrap();
-        assert_eq!(unix(&file, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(unix(&file, 0o600, true).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
         let mut left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();

@@ -14,6 +14,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::accept::connection;
+use super::drain::Drain;
 use super::exchange::{Exchange, State};
 use super::forward_auth;
 use super::hold::{self};
@@ -27,6 +28,7 @@ use crate::assertion::Target;
 use crate::clock::{self};
 use crate::limits::memory::Memory;
 use crate::observe::metrics::{InFlight, Metrics};
+use crate::observe::telemetry::Telemetry;
 use crate::reason::{Denied, Reason};
 use crate::request::trace::Trace;
 use crate::resolver::Resolver;
@@ -42,8 +44,10 @@ pub(super) struct Proxy {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) resolver: Arc<Resolver>,
+    pub(super) telemetry: Arc<Telemetry>,
     pub(super) buckets: Arc<Memory>,
     pub(super) places: Places,
+    pub(super) drain: Arc<Drain>,
 }
 
 #[async_trait]
@@ -57,8 +61,9 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        let limits = &exchange.snapshot.settings.server.limits;
-        exchange.trace = Some(Trace::of(&session.req_header().headers, rand::random(), rand::random()));
+        let (limits, telemetry) = (&exchange.snapshot.settings.server.limits, &exchange.snapshot.settings.telemetry);
+        let trace = Trace::of(&session.req_header().headers, rand::random(), rand::random());
+        exchange.trace = Some(telemetry.as_ref().map_or(trace, |telemetry| trace.sampled_by(telemetry.sample_ratio)));
         let version = session.req_header().version;
         let client = session.as_downstream_mut();
         client.set_ignore_info_resp(version == http::Version::HTTP_10); // it knows none (RFC 9110 §15.2)
@@ -182,6 +187,8 @@ impl ProxyHttp for Proxy {
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             respond::choose_subprotocol(session, answer)?;
             session.as_downstream_mut().set_read_timeout(None); // an idle WebSocket is no slow client
+        } else if self.drain.begun().is_some() {
+            session.set_keepalive(None); // the answer says so; to later requests the framework does
         }
         forwarding.stream = streams::of(session, answer, &forwarding.admitted, &self.live);
         if let Some(stream) = &forwarding.stream {
@@ -201,7 +208,7 @@ impl ProxyHttp for Proxy {
             && let (Some(stream), Some(piece)) = (&forwarding.stream, piece)
         {
             stream.passes(piece);
-            if session.as_downstream().is_http2() && !forwarding.parting.passes(stream, piece, Instant::now()) {
+            if session.as_downstream().is_http2() && !forwarding.parting.passes(stream, piece, Instant::now(), self.drain.begun()) {
                 return Err(internal("the identity behind the stream has ended"));
             }
         }

@@ -1,4 +1,4 @@
-//! The end of a request: one count and one audit record, whatever became of it.
+//! The end of a request: one count, one audit record and, where it is traced, one span, whatever became of it.
 
 use pingora::http::RequestHeader;
 
@@ -9,8 +9,10 @@ use crate::admission::Admitted;
 use crate::clock;
 use crate::observe::audit;
 use crate::observe::metrics::{Outcome, seconds};
+use crate::observe::telemetry::Ended;
 use crate::policy::Level;
 use crate::reason::Reason;
+use crate::request::forwarded::Client;
 use crate::request::origin::Origin;
 use crate::request::original::Convention;
 
@@ -57,6 +59,32 @@ impl Proxy {
         {
             key.usage.hit(now);
         }
+        // Somebody showed a key that is not known: perhaps its issuer has just begun to use it.
+        let unknown = |reason| matches!(reason, Reason::TokenKeyUnknown | Reason::KeysMissing);
+        if outcome.reason().or(would_deny).is_some_and(unknown) {
+            tenant.into_iter().for_each(|tenant| tenant.keys.ask());
+        }
+        let path = request.uri.path();
+        let latency = exchange.received.elapsed();
+        if exchange.snapshot.settings.telemetry.is_some()
+            && let Some(trace) = &exchange.trace
+            && let Ok(at) = clock::read()
+        {
+            self.telemetry.ended(&Ended {
+                trace,
+                request_id: &exchange.request_id,
+                tenant: tenant.map(|t| t.id.as_str()),
+                method: request.method.as_str(),
+                path,
+                scheme: exchange.client.as_ref().map(Client::scheme),
+                version: request.version,
+                status,
+                outcome,
+                would_deny,
+                at,
+                latency,
+            });
+        }
         audit::record(&audit::Record {
             request_id: &exchange.request_id,
             generation: exchange.snapshot.generation,
@@ -66,7 +94,7 @@ impl Proxy {
             client_certificate: connection.and_then(|connection| connection.certificate.as_deref()),
             forward_auth: connection.and_then(|connection| connection.forward_auth).map(Convention::as_str),
             method: request.method.as_str(),
-            path: request.uri.path(),
+            path,
             status,
             outcome,
             denied,
@@ -74,7 +102,7 @@ impl Proxy {
             caller,
             trace: exchange.trace.as_ref(),
             subject: &exchange.snapshot.settings.audit_subject,
-            latency: exchange.received.elapsed(),
+            latency,
         });
     }
 }

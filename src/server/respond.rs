@@ -47,7 +47,7 @@ pub(super) async fn deny(session: &mut Session, denial: &Denial, limits: Option<
     if let Some(fields) = limits {
         say_limits(&mut answer, fields)?;
     }
-    if denial.why.reason == Reason::GatewayOverloaded {
+    if matches!(denial.why.reason, Reason::GatewayOverloaded | Reason::KeysMissing) {
         answer.insert_header(header::RETRY_AFTER, SHED_WAIT)?;
     }
     if let Some(challenge) = challenge(denial) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::drain::Begun;
 use crate::reason::Reason;
 
 /// What a stream is made of.
@@ -27,13 +28,22 @@ pub(super) enum Kind {
 /// Says whether what the stream stands on has ended, and why.
 type Judge = dyn Fn() -> Option<Reason> + Send + Sync;
 
+/// The tenant's rule for a stream whose identity may end before it.
+pub(super) struct Rule {
+    /// How long it may go on then.
+    pub(super) grace: Duration,
+    /// Tells when.
+    pub(super) judge: Box<Judge>,
+}
+
 /// One stream, shared by the proxy, which sees its pieces, and the connection, which can end it.
 pub(super) struct Stream {
     kind: Kind,
-    grace: Duration,
-    judge: Box<Judge>,
+    rule: Option<Rule>,
+    resumes: bool,
     tracker: Mutex<Tracker>,
     at_boundary: AtomicBool,
+    moved: AtomicBool,
     ended: OnceLock<Reason>,
 }
 
@@ -44,26 +54,48 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Stream {
-    pub(super) fn new(kind: Kind, grace: Duration, judge: impl Fn() -> Option<Reason> + Send + Sync + 'static) -> Self {
+    /// A stream whose client, where it `resumes`, opens it again when it ends.
+    pub(super) fn new(kind: Kind, rule: Option<Rule>, resumes: bool) -> Self {
         Self {
             kind,
-            grace,
-            judge: Box::new(judge),
+            rule,
+            resumes,
             tracker: Mutex::default(),
             at_boundary: AtomicBool::new(kind != Kind::Opaque),
+            moved: AtomicBool::new(false),
             ended: OnceLock::new(),
         }
     }
 
+    /// Whether what it stands on can end before it.
+    pub(super) fn can_end(&self) -> bool {
+        self.rule.is_some()
+    }
+
+    /// Whether its client opens it again when it ends.
+    pub(super) fn resumes(&self) -> bool {
+        self.resumes
+    }
+
+    /// Whether a piece was sent since this was last asked.
+    pub(super) fn moved(&self) -> bool {
+        self.moved.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that it ends with the process, and gives back why it ends.
+    pub(super) fn leave(&self) -> Reason {
+        *self.ended.get_or_init(|| Reason::StreamDrained)
+    }
+
     /// How long it may go on after what it stands on has ended.
     pub(super) fn grace(&self) -> Duration {
-        self.grace
+        self.rule.as_ref().map_or(Duration::ZERO, |rule| rule.grace)
     }
 
     /// Why what it stands on has ended, once it has. Remembered: it does not come back.
     pub(super) fn ended(&self) -> Option<Reason> {
         if self.ended.get().is_none()
-            && let Some(reason) = (self.judge)()
+            && let Some(reason) = self.rule.as_ref().and_then(|rule| (rule.judge)())
         {
             let _ = self.ended.set(reason); // set by nobody else: one task serves a connection
         }
@@ -88,6 +120,7 @@ impl Stream {
             Kind::Opaque => false,
         };
         self.at_boundary.store(at_boundary, Ordering::Relaxed);
+        self.moved.store(true, Ordering::Relaxed);
     }
 
     /// What the client hears last, as sent on the wire.
@@ -95,7 +128,8 @@ impl Stream {
         match self.kind {
             Kind::WebSocket => close_frame(reason),
             Kind::Events { chunked } => {
-                let event = format!("event: doorward-expired\ndata: {{\"reason\":\"{}\"}}\n\n", reason.code());
+                let name = if reason == Reason::StreamDrained { "doorward-restart" } else { "doorward-expired" };
+                let event = format!("event: {name}\ndata: {{\"reason\":\"{}\"}}\n\n", reason.code());
                 if chunked { format!("{:x}\r\n{event}\r\n0\r\n\r\n", event.len()).into() } else { event.into() }
             }
             Kind::Opaque => Bytes::new(),
@@ -126,8 +160,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Parting {
     /// Looks at a piece that is about to be sent, and adds the last words when it is time. Returns whether it may be sent.
-    pub(super) fn passes(&mut self, stream: &Stream, piece: &mut Bytes, now: Instant) -> bool {
-        let Some(reason) = stream.ended() else { return true };
+    pub(super) fn passes(&mut self, stream: &Stream, piece: &mut Bytes, now: Instant, drain: Option<Begun>) -> bool {
+        let Some(reason) = stream.ended() else {
+            if let Some(drain) = drain
+                && (stream.resumes() || now >= drain.last_call)
+                && stream.is_at_boundary()
+            {
+                *piece = [piece.as_ref(), stream.last_words(stream.leave()).as_ref()].concat().into();
+                *self = Self::Over;
+            }
+            return true;
+        };
         let since = match *self {
             Self::Over => return false,
             Self::Ended(since) => since,
@@ -145,14 +188,17 @@ impl Parting {
 }
 
 /// WebSocket close codes 4000–4999 are for applications (RFC 6455 §7.4.2); 4401 says what a 401 says.
-const CLOSE_CODE: u16 = 4401;
+const IDENTITY_ENDED: u16 = 4401;
+/// The server is going down (RFC 6455 §7.4.1).
+const GOING_AWAY: u16 = 1001;
 
 /// An unmasked close frame with a code and a reason (RFC 6455 §5.5.1).
 fn close_frame(reason: Reason) -> Bytes {
+    let number = if reason == Reason::StreamDrained { GOING_AWAY } else { IDENTITY_ENDED };
     let code = reason.code().as_bytes();
     let length = u8::try_from(code.len() + 2).unwrap_or(2); // reasons are short; a control frame has at most 125 bytes
     let mut frame = vec![0x88, length];
-    frame.extend_from_slice(&CLOSE_CODE.to_be_bytes());
+    frame.extend_from_slice(&number.to_be_bytes());
     frame.extend_from_slice(code.get(..usize::from(length) - 2).unwrap_or_default());
     frame.into()
 }
@@ -216,7 +262,12 @@ mod tests {
     use super::*;
 
     fn stream(kind: Kind) -> Stream {
-        Stream::new(kind, Duration::ZERO, || None)
+        Stream::new(kind, None, true)
+    }
+
+    fn expired(kind: Kind, grace: u64) -> Stream {
+        let rule = Rule { grace: Duration::from_secs(grace), judge: Box::new(|| Some(Reason::SessionExpired)) };
+        Stream::new(kind, Some(rule), true)
     }
 
     #[test]
@@ -257,12 +308,12 @@ mod tests {
 
     #[test]
     fn on_http_2_the_last_words_follow_a_piece() {
-        let stream = Stream::new(Kind::Events { chunked: false }, Duration::from_secs(5), || Some(Reason::SessionExpired));
+        let stream = expired(Kind::Events { chunked: false }, 5);
         let (start, mut parting) = (Instant::now(), Parting::default());
         let mut send = |text: &str, after: u64| {
             let mut piece = Bytes::from(text.to_owned());
             stream.passes(&piece);
-            let passes = parting.passes(&stream, &mut piece, start + Duration::from_secs(after));
+            let passes = parting.passes(&stream, &mut piece, start + Duration::from_secs(after), None);
             passes.then(|| String::from_utf8(piece.to_vec()).unwrap())
         };
         assert_eq!(send("data: a\n\n", 0).as_deref(), Some("data: a\n\n"), "the grace runs");
@@ -270,15 +321,34 @@ mod tests {
         let last = "\nevent: doorward-expired\ndata: {\"reason\":\"session_expired\"}\n\n";
         assert_eq!(send("\n", 7).as_deref(), Some(last));
         assert_eq!(send("data: c\n\n", 8), None);
-        let (opaque, mut parting) = (Stream::new(Kind::Opaque, Duration::ZERO, || Some(Reason::SessionExpired)), Parting::default());
-        assert!(parting.passes(&opaque, &mut Bytes::from("a"), start));
-        assert!(!parting.passes(&opaque, &mut Bytes::from("b"), start + PATIENCE));
+        let (opaque, mut parting) = (expired(Kind::Opaque, 0), Parting::default());
+        assert!(parting.passes(&opaque, &mut Bytes::from("a"), start, None));
+        assert!(!parting.passes(&opaque, &mut Bytes::from("b"), start + PATIENCE, None));
+    }
+
+    #[test]
+    fn on_http_2_a_drain_is_told_behind_a_piece_at_once_or_at_the_last_call() {
+        let start = Instant::now();
+        let last_call = start + Duration::from_secs(9);
+        let drain = Some(Begun { idle: Duration::ZERO, last_call });
+        let told = "data: a\n\nevent: doorward-restart\ndata: {\"reason\":\"stream_drained\"}\n\n";
+        for (resumes, now, expected) in [(true, start, told), (false, start, "data: a\n\n"), (false, last_call, told)] {
+            let (stream, mut parting) = (Stream::new(Kind::Events { chunked: false }, None, resumes), Parting::default());
+            let mut piece = Bytes::from("data: a\n\n");
+            stream.passes(&piece);
+            assert!(parting.passes(&stream, &mut piece, now, drain));
+            assert_eq!(piece, expected);
+            let again = parting.passes(&stream, &mut Bytes::from("data: b\n\n"), now, drain);
+            assert_eq!(again, expected != told, "nothing comes behind the last words");
+        }
     }
 
     #[test]
     fn last_words_are_well_formed() {
         let frame = stream(Kind::WebSocket).last_words(Reason::SessionExpired);
         assert_eq!(frame.as_ref(), b"\x88\x11\x11\x31session_expired");
+        let frame = stream(Kind::WebSocket).last_words(Reason::StreamDrained);
+        assert_eq!(frame.as_ref(), b"\x88\x10\x03\xe9stream_drained");
         let event = stream(Kind::Events { chunked: true }).last_words(Reason::SessionExpired);
         let text = std::str::from_utf8(&event).unwrap();
         let (size, rest) = text.split_once("\r\n").unwrap();

@@ -1,14 +1,14 @@
-//! Which answers are streams, and by which rule they end: the tenant's, for what the stream stands on.
+//! Which answers are streams, and by which rule they end: the tenant's, for what the stream stands on, and with the process.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use super::stream::{Kind, Stream};
+use super::stream::{Kind, Rule, Stream};
 use crate::admission::Admitted;
 use crate::admission::standing::Standing;
 use crate::clock;
@@ -18,21 +18,24 @@ use crate::tenant::OnStreamExpiry;
 /// Added to the silence, so that a stream whose end is near still begins.
 const AT_LEAST: Duration = Duration::from_secs(1);
 
-/// The stream that this answer begins, where the tenant's rule is to close it in time.
+/// The stream that this answer begins, where it may have to be ended: in time, where the tenant's rule says so, or with the
+/// process. One that its client opens again (a WebSocket, or events that were asked for by GET, as `EventSource` does) is told of
+/// the process's end at its next pause. The answer to a POST is one that somebody waits for: it has until the last call.
 pub(super) fn of(session: &Session, answer: &ResponseHeader, admitted: &Admitted, live: &Arc<Live>) -> Option<Arc<Stream>> {
     let rules = &admitted.tenant().streams;
     let kind = kind(session, answer)?;
-    let rule = if kind == Kind::WebSocket { rules.websocket } else { rules.events };
+    let word = if kind == Kind::WebSocket { rules.websocket } else { rules.events };
     let standing = Standing::of(admitted);
-    if rule == OnStreamExpiry::Finish || !standing.can_end() {
-        return None;
+    let resumes = kind == Kind::WebSocket || session.req_header().method == Method::GET;
+    if word == OnStreamExpiry::Finish || !standing.can_end() {
+        return (kind != Kind::Opaque).then(|| Arc::new(Stream::new(kind, None, resumes)));
     }
     let live = Arc::clone(live);
     let judge = move || {
         let (snapshot, revocations) = live.load();
         standing.ended(&snapshot.tenants, &revocations, clock::read().ok()?)
     };
-    Some(Arc::new(Stream::new(kind, rules.grace, judge)))
+    Some(Arc::new(Stream::new(kind, Some(Rule { grace: rules.grace, judge: Box::new(judge) }), resumes)))
 }
 
 /// How long a stream's backend may be silent: on HTTP/2, where a silent stream cannot be ended between its pieces, until what

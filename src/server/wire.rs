@@ -2,7 +2,7 @@
 //! chunked framing that RFC 9112 §7.1 does not know, and none of its hooks sees the bytes (`threats` 24). Bytes are passed
 //! on as they are; from a body's first refused byte on, reading fails instead. HTTP/2 has one framing, which its library
 //! reads strictly: there only the frames are counted. Watches the clock too: a connection has its place among others, and an
-//! HTTP/1 client that is too slow loses it (`threats` 30). Set up by [`super::accept`], asked by the proxy.
+//! HTTP/1 client that is too slow loses it (`threats` 30), or one that asks nothing while the process drains. Set up by [`super::accept`], asked by the proxy.
 
 mod chunked;
 mod ending;
@@ -30,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::accept::{Connection, connection};
 use super::connections::Place;
+use super::drain::Begun;
 use crate::observe::metrics::Cut;
 use crate::reason::{Denied, Reason};
 use crate::snapshot::ServerLimits;
@@ -147,6 +148,14 @@ impl Eye {
         }
     }
 
+    /// Nothing has come while the process drains: whether the connection is let go.
+    fn leaves(&mut self, cx: &mut Context<'_>, drain: Begun) -> bool {
+        match self {
+            Self::Http1 { watcher, pace } => pace.get_mut().leaves(cx, watcher.get_mut().awaits(), drain.idle),
+            Self::Http2(_) => false, // the framework says GOAWAY (RFC 9113 §6.8)
+        }
+    }
+
     /// Nothing has come: whether that is too long.
     fn waits(&mut self, cx: &mut Context<'_>) -> Option<Slow> {
         match self {
@@ -185,7 +194,7 @@ impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Some(ending) = this.ending.get_mut() {
-            if let Poll::Ready(over) = ending.poll(cx, &mut this.inner) {
+            if let Poll::Ready(over) = ending.poll(cx, &mut this.inner, this.place.drain(cx)) {
                 return Poll::Ready(Err(over));
             }
             if ending.has_the_word() {
@@ -205,7 +214,10 @@ impl AsyncRead for Watched {
             match Pin::new(&mut this.inner).poll_read(cx, buffer) {
                 Poll::Ready(read) => read?,
                 Poll::Pending => {
-                    let Some(slow) = this.eye.waits(cx) else { return Poll::Pending };
+                    let Some(slow) = this.eye.waits(cx) else {
+                        let leaves = this.place.drain(cx).is_some_and(|drain| this.eye.leaves(cx, drain));
+                        return if leaves { Poll::Ready(Ok(())) } else { Poll::Pending }; // as if the client had hung up
+                    };
                     this.place.cut(match slow {
                         Slow::Head => Cut::Header,
                         Slow::Body => Cut::Body,

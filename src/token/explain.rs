@@ -277,6 +277,12 @@ pub fn unproven_claims(token: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&lenient(token.split('.').nth(1)?)?).ok()
 }
 
+/// The `kid` of a JWT, unproven.
+pub fn unproven_kid(token: &str) -> Option<String> {
+    let header: Value = serde_json::from_slice(&lenient(token.split('.').next()?)?).ok()?;
+    header.get("kid")?.as_str().map(str::to_owned)
+}
+
 /// base64url as people write it: white space and padding forgiven. For showing only.
 fn lenient(segment: &str) -> Option<Vec<u8>> {
     let text: String = segment.chars().filter(|c| !c.is_whitespace() && *c != '=').collect();

@@ -24,6 +24,7 @@ impl Format for Hmac {
     fn authenticate(&self, token: &str, asserted: Option<&str>, keys: &KeyRing, now: UnixTime) -> Result<AuthenticClaims, Denied> {
         let mac = hex_mac(token).ok_or_else(|| Denied::new(Reason::TokenMalformed, "not 64 lowercase hex digits"))?;
         let id = asserted.ok_or_else(|| Denied::new(Reason::SubjectMissing, "an hmac token proves the id beside it, and there is none"))?;
+        let keys = keys.all();
         let key = matching(keys.live(FormatName::Hmac, now), |key| signed(key, id, &mac)).ok_or(Reason::TokenSignatureInvalid)?;
         refuse_confusable(key, id)?;
         Ok(AuthenticClaims { body: AuthenticBody::Id(id.to_owned()), key: Arc::clone(key) })

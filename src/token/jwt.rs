@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::claims::{AuthenticBody, AuthenticClaims};
 use super::hmac::signed;
-use super::keys::{IdentityKey, KeyRing, Material};
+use super::keys::{IdentityKey, KeyRing, Keys, Material};
 use super::segment::{MAX_TOKEN_BYTES, base64url, json_object, matching};
 use super::{Format, FormatName};
 use crate::clock::UnixTime;
@@ -39,7 +39,8 @@ impl Format for Jwt {
     fn authenticate(&self, token: &str, _asserted: Option<&str>, keys: &KeyRing, now: UnixTime) -> Result<AuthenticClaims, Denied> {
         let parts = Parts::split(token)?;
         let header = Header::parse(parts.header)?;
-        let candidates = candidates(&header, keys, now)?;
+        let all = keys.all();
+        let candidates = candidates(&header, keys, &all, now)?;
         let key = matching(candidates.into_iter(), |key| parts.signed_by(key)).ok_or(Reason::TokenSignatureInvalid)?;
         let claims = json::object(&parts.claims).map_err(|problem| Denied::new(Reason::TokenClaimMalformed, problem.sentence()))?;
         Ok(AuthenticClaims { body: AuthenticBody::Jwt(claims), key: Arc::clone(key) })
@@ -144,15 +145,15 @@ fn is_own(typ: &str) -> bool {
 
 /// The live keys that may have signed a token with this header: by `kid` where the tenant's keys have any, and only those
 /// bound to the token's `alg` (RFC 8725 §3.1).
-fn candidates<'k>(header: &Header, keys: &'k KeyRing, now: UnixTime) -> Result<Vec<&'k Arc<IdentityKey>>, Denied> {
-    // The whole ring decides whether `kid` counts, so that the last key with one does not change the rule by expiring.
-    let with_kids = keys.all().iter().any(|key| key.kid.is_some() && key.formats.contains(&FormatName::Jwt));
+fn candidates<'k>(header: &Header, ring: &KeyRing, keys: &'k Keys<'_>, now: UnixTime) -> Result<Vec<&'k Arc<IdentityKey>>, Denied> {
+    let by_kid = ring.goes_by_kid();
     let mut named: Vec<_> = keys.live(FormatName::Jwt, now).collect();
-    if with_kids {
+    if by_kid {
         named.retain(|key| key.kid == header.kid);
     }
     if named.is_empty() {
-        return Err(match (&header.kid, with_kids) {
+        return Err(match (&header.kid, by_kid) {
+            (Some(_), true) if ring.is_waiting() => Denied::new(Reason::KeysMissing, "the issuer's key set was never fetched"),
             (Some(_), true) => Denied::new(Reason::TokenKeyUnknown, "kid names no live key"),
             (None, true) => Denied::new(Reason::TokenKeyUnknown, "the token has no kid and every live key has one"),
             (_, false) => Denied::new(Reason::TokenSignatureInvalid, "no key is live now"),

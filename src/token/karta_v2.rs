@@ -23,6 +23,7 @@ impl Format for KartaV2 {
     fn authenticate(&self, token: &str, _asserted: Option<&str>, keys: &KeyRing, now: UnixTime) -> Result<AuthenticClaims, Denied> {
         let (payload, mac) = split(token)?;
         let bytes = base64url(payload).ok_or_else(|| malformed("the payload is not canonical unpadded base64url"))?;
+        let keys = keys.all();
         let key = matching(keys.live(FormatName::KartaV2, now), |key| signed(key, payload, &mac)).ok_or(Reason::TokenSignatureInvalid)?;
         let members = json::object(&bytes).map_err(|problem| Denied::new(Reason::TokenClaimMalformed, problem.sentence()))?;
         Ok(AuthenticClaims { body: AuthenticBody::KartaV2(members), key: Arc::clone(key) })

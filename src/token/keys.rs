@@ -1,13 +1,18 @@
 //! A tenant's identity keys, ready to verify with: decoded, scheduled, each with the one algorithm it may be used for.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::{ArcSwap, Guard};
 use hmac::{Hmac, KeyInit as _};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use parking_lot::Mutex;
 use sha2::Sha256;
 
 use super::FormatName;
+use super::public_keys::PublishedKey;
+use super::remote::Remote;
 use crate::clock::UnixTime;
 use crate::secret::{Fingerprint, KeyBytes};
 
@@ -113,25 +118,100 @@ impl IdentityKey {
     }
 }
 
-/// A tenant's keys.
+/// A tenant's keys: its own, and those that issuers publish.
 #[derive(Debug, Default)]
 pub struct KeyRing {
-    keys: Vec<Arc<IdentityKey>>,
+    own: Vec<Arc<IdentityKey>>,
+    remotes: Vec<Remote>,
+    /// Both, where there are remotes.
+    all: ArcSwap<Vec<Arc<IdentityKey>>>,
+    /// Held while `all` is made anew, by the two fetches that may end at once; never on a request's path.
+    writing: Mutex<()>,
 }
 
 impl KeyRing {
     /// Collects keys.
     pub fn new(keys: Vec<Arc<IdentityKey>>) -> Self {
-        Self { keys }
+        Self::with_remotes(keys, Vec::new())
     }
 
-    /// All keys.
-    pub fn all(&self) -> &[Arc<IdentityKey>] {
-        &self.keys
+    /// Keys, and places where more are published. Those are empty until somebody calls [`KeyRing::put`].
+    pub fn with_remotes(own: Vec<Arc<IdentityKey>>, remotes: Vec<Remote>) -> Self {
+        let all = if remotes.is_empty() { ArcSwap::default() } else { ArcSwap::from_pointee(own.clone()) };
+        Self { own, remotes, all, writing: Mutex::default() }
     }
 
-    /// The keys that may verify `format` now.
+    /// All keys, as they are now.
+    pub fn all(&self) -> Keys<'_> {
+        if self.remotes.is_empty() { Keys::Own(&self.own) } else { Keys::Now(self.all.load()) }
+    }
+
+    /// Those that the configuration holds itself.
+    pub fn own(&self) -> &[Arc<IdentityKey>] {
+        &self.own
+    }
+
+    /// Where more keys are published.
+    pub fn remotes(&self) -> &[Remote] {
+        &self.remotes
+    }
+
+    /// Whether tokens of this format can be verified, be it later: issuers publish keys for JWTs only.
+    pub fn takes(&self, format: FormatName) -> bool {
+        format == FormatName::Jwt && !self.remotes.is_empty() || self.all().iter().any(|key| key.formats.contains(&format))
+    }
+
+    /// Whether JWTs are told apart by their `kid`: the whole ring decides, so that the last key with one does not change the
+    /// rule by expiring. Published keys have one each.
+    pub fn goes_by_kid(&self) -> bool {
+        !self.remotes.is_empty() || self.own.iter().any(|key| key.kid.is_some() && key.formats.contains(&FormatName::Jwt))
+    }
+
+    /// Whether an issuer never answered yet.
+    pub fn is_waiting(&self) -> bool {
+        self.remotes.iter().any(|remote| remote.fetched().is_none())
+    }
+
+    /// Wishes that every issuer be asked again: somebody showed a key that is not known.
+    pub fn ask(&self) {
+        self.remotes.iter().for_each(Remote::ask);
+    }
+
+    /// Puts what an issuer published in force for new requests. `index` is the remote's; see [`Remote::keys`] for `before`,
+    /// the same remote's keys in the configuration before. Returns how many of the keys this tenant can use.
+    pub fn put(&self, index: usize, published: &[PublishedKey], before: &[Arc<IdentityKey>], at: UnixTime) -> usize {
+        let Some(remote) = self.remotes.get(index) else { return 0 };
+        let _writing = self.writing.lock();
+        remote.put(published, before, at);
+        let mut all = self.own.clone();
+        self.remotes.iter().for_each(|remote| all.extend_from_slice(&remote.keys()));
+        self.all.store(Arc::new(all));
+        remote.keys().len()
+    }
+}
+
+/// Keys as they were at one moment.
+pub enum Keys<'r> {
+    /// They never change.
+    Own(&'r [Arc<IdentityKey>]),
+    /// They may be others the next time.
+    Now(Guard<Arc<Vec<Arc<IdentityKey>>>>),
+}
+
+impl Keys<'_> {
+    /// The keys that may verify `format` at this time.
     pub fn live(&self, format: FormatName, now: UnixTime) -> impl Iterator<Item = &Arc<IdentityKey>> {
-        self.keys.iter().filter(move |k| k.formats.contains(&format) && k.is_live(now))
+        self.iter().filter(move |k| k.formats.contains(&format) && k.is_live(now))
+    }
+}
+
+impl Deref for Keys<'_> {
+    type Target = [Arc<IdentityKey>];
+
+    fn deref(&self) -> &[Arc<IdentityKey>] {
+        match self {
+            Self::Own(keys) => keys,
+            Self::Now(keys) => keys,
+        }
     }
 }

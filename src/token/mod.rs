@@ -10,6 +10,8 @@ pub mod jwt;
 pub mod karta_v2;
 pub mod keys;
 pub mod mint;
+pub mod public_keys;
+pub mod remote;
 mod segment;
 pub mod session;
 

@@ -1,5 +1,7 @@
 //! `conf/` as shipped: every file loads, and the annotated one shows every key that exists, with its true default.
 
+use std::path::Path;
+
 use doorward::config::Loaded;
 use toml::Value;
 
@@ -27,7 +29,7 @@ fn copy(change: impl Fn(&str) -> String) -> Fixture {
         for pem in named(&text, "pem") {
             fixture.write(pem, &std::fs::read_to_string("tests/config/secrets/rsa.pem").unwrap());
         }
-        for (key, file) in [("certificate", "tls.pem"), ("key", "tls.key.pem"), ("client_ca", "tls-ca.pem")] {
+        for (key, file) in [("certificate", "tls.pem"), ("key", "tls.key.pem"), ("client_ca", "tls-ca.pem"), ("ca", "tls-ca.pem")] {
             for name in named(&text, key) {
                 fixture.write(name, &std::fs::read_to_string(format!("tests/config/secrets/{file}")).unwrap());
             }
@@ -111,6 +113,7 @@ fn the_annotated_defaults_are_the_defaults() {
     let set = load(&with_every_key(), "doorward.toml").snapshot;
     let mut server = set.settings.server.clone();
     (server.probes, server.threads) = (plain.settings.server.probes, plain.settings.server.threads);
+    assert_eq!(server.upgrade_socket.take().as_deref(), Some(Path::new("/run/doorward/upgrade.sock")));
     assert_eq!((server.listeners.len(), server.trusted.networks.len()), (4, 2));
     (server.listeners, server.trusted) = (plain.settings.server.listeners.clone(), plain.settings.server.trusted.clone());
     assert_eq!(server, plain.settings.server);

@@ -5,6 +5,7 @@
 mod gateway;
 mod http;
 mod ingress;
+mod issuer;
 mod pki;
 mod upstream;
 #[path = "../verifiers/mod.rs"]
@@ -21,6 +22,8 @@ mod forwarding;
 mod hostile;
 mod http2;
 mod hygiene;
+mod jwks;
+mod life;
 mod limits;
 mod listeners;
 mod manual;
@@ -30,6 +33,8 @@ mod reload;
 mod secrecy;
 mod sessions;
 mod streams;
+mod telemetry;
 mod tls;
+mod upgrade;
 mod vendors;
 mod verification;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::write;
 
-use crate::gateway::{Gateway, SECRET, doorward, halo};
+use crate::gateway::{ASSERTION_KEY, Gateway, SECRET, doorward, halo};
 use crate::readme::{Shell, blocks, read};
 use crate::upstream::Upstream;
 
@@ -20,7 +20,8 @@ fn hosts_sign_with_the_code_that_they_are_told_to_copy() {
         other => panic!("a block of {other} that nothing runs"),
     };
     write(directory.path().join("secret"), SECRET).unwrap();
-    let blocks = blocks(&read("src/manual/tokens.md"));
+    let mut blocks = blocks(&read("src/manual/tokens.md"));
+    blocks.retain(|block| block.language != "toml");
     assert_eq!(blocks.len(), 2);
     for block in blocks {
         let (name, call) = call(&block.language);
@@ -37,12 +38,30 @@ fn hosts_sign_with_the_code_that_they_are_told_to_copy() {
     }
 }
 
+/// What stands in the manual as configuration is taken, after what every file has.
+#[test]
+fn configurations_load_as_printed() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path().join("assertion.key"), ASSERTION_KEY).unwrap();
+    write(directory.path().join("identity.key"), SECRET).unwrap();
+    let head = halo("127.0.0.1:3000".parse().unwrap(), "");
+    let without_secrets: String = head.lines().filter(|line| !line.starts_with("secrets")).map(|line| format!("{line}\n")).collect();
+    for (page, before) in [("tokens", without_secrets), ("telemetry", head)] {
+        let blocks = blocks(&read(&format!("src/manual/{page}.md")));
+        let block = blocks.iter().find(|block| block.language == "toml").expect("a configuration");
+        write(directory.path().join("doorward.toml"), format!("{before}\n{}", block.text)).unwrap();
+        let said = doorward(&["check"], directory.path());
+        assert!(said.status.success() && said.stderr.is_empty(), "{page}: {}", String::from_utf8_lossy(&said.stderr));
+    }
+}
+
 #[test]
 fn the_metrics_it_lists_are_those_that_exist() {
     let manual = read("src/manual/operation.md");
     let listed: BTreeSet<_> = manual.lines().filter_map(|l| l.strip_prefix("| `doorward_")?.split('`').next()).collect();
     let upstream = Upstream::plain();
-    let gateway = Gateway::start(&halo(upstream.address(), ""));
+    let issuer = "secrets = [{ id = \"idp\", jwks_url = \"http://127.0.0.1:9/\" }, {";
+    let gateway = Gateway::start(&halo(upstream.address(), "").replace("secrets = [{", issuer));
     let text = gateway.admin("/metrics").text();
     let served: BTreeSet<_> = text.lines().filter_map(|l| l.strip_prefix("# TYPE doorward_")?.split(' ').next()).collect();
     assert_eq!(listed, served);

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use faults::{Row, floods, mixed, resources, slow, table};
+use faults::{self as process, Row, floods, mixed, resources, slow, table};
 
 /// A part of it: what it is called, about how many seconds it takes, and how it is run.
 type Part = (&'static str, u64, fn() -> Vec<Row>);
@@ -33,13 +33,18 @@ type Part = (&'static str, u64, fn() -> Vec<Row>);
 const MIXED: &str = "mixed traffic";
 
 /// In this order.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 12] = [
     ("failing backends", 40, || faults::upstream::run(10)),
     ("256 file descriptors", 15, || vec![resources::few_descriptors(10)]),
     ("64 MiB of memory", 60, || vec![resources::little_memory(Duration::from_secs(60))]),
     ("logs that cannot be written", 15, || resources::no_log(2000)),
     ("slow clients", 35, || slow::run(30, 1000)),
     ("HTTP/2 floods", 45, || floods::run(Duration::from_secs(5))),
+    ("20 upgrades", 60, || vec![process::upgrade::run(20)]),
+    ("50 SIGTERM", 120, || vec![process::terminate::run(50)]),
+    ("50 kill -9", 60, || vec![process::kill::run(50)]),
+    ("SIGSTOP and SIGCONT", 20, || vec![process::stop::run(5)]),
+    ("the clock", 20, || vec![process::clock::run()]),
     (MIXED, 0, || vec![mixed::run(minutes(), progress)]),
 ];
 

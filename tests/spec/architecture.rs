@@ -6,8 +6,8 @@ use crate::{files, trial};
 
 /// A module imports modules of smaller rows only; siblings do not import each other. `config` stands above `tenant` because
 /// it builds tenants (decision record 0001).
-const LAYERS: [&[&str]; 15] = [
-    &["client", "clock", "json", "manual", "reason", "resolver", "secret"],
+const LAYERS: [&[&str]; 16] = [
+    &["client", "clock", "json", "manual", "outbound", "reason", "resolver", "secret"],
     &["request", "tls"],
     &["policy", "revocations", "token"],
     &["limits"],
@@ -17,6 +17,7 @@ const LAYERS: [&[&str]; 15] = [
     &["assertion"],
     &["snapshot"],
     &["config", "observe"],
+    &["jwks"],
     &["reload"],
     &["server"],
     &["demo"],

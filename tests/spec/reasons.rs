@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use crate::{case, files, trial};
 
 /// Reasons that need a socket, a clock or a fault to happen: the end-to-end tests show them.
-const ELSEWHERE: [Reason; 9] = [
+const ELSEWHERE: [Reason; 10] = [
     Reason::ClockBehind,
     Reason::GatewayInternal,
     Reason::UpstreamUnreachable,
@@ -16,6 +16,7 @@ const ELSEWHERE: [Reason; 9] = [
     Reason::BodyTooSlow,
     Reason::GatewayOverloaded,
     Reason::ForwardAuthUntrusted,
+    Reason::StreamDrained,
 ];
 
 /// One test per direction.

@@ -71,16 +71,6 @@ impl Verifier {
     pub(crate) const EXAMPLES: [Self; 2] = [Self::ExamplePython, Self::ExampleNode];
 
     fn command(self) -> Command {
-        let python = |script: &str| {
-            let mut command = Command::new(root().join("venv/bin/python"));
-            command.arg("-B").arg(here().join(script)); // -B: leaves no cache beside the sources
-            command
-        };
-        let node = |script: &str| {
-            let mut command = Command::new("node");
-            command.arg(root().join("node").join(script));
-            command
-        };
         match self {
             Self::HmsPython => python("verify_hms.py"),
             Self::HmsNode => node("verify_hms.mjs"),
@@ -187,4 +177,56 @@ fn other(byte: u8) -> u8 {
         other => other,
     };
     DIGITS.iter().position(|d| *d == digit).map_or(b'x', |at| DIGITS[(at + 32) % 64])
+}
+
+/// Who makes keys and tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Maker {
+    /// npm `jose`.
+    Node,
+    /// PyPI `PyJWT` and `cryptography`.
+    Python,
+}
+
+/// Keys that nobody here made, and tokens that nobody here signed: see `issue.mjs`.
+pub(crate) fn issue(maker: Maker, asked: &Value) -> Value {
+    ensure_installed();
+    converse(
+        match maker {
+            Maker::Node => node("issue.mjs"),
+            Maker::Python => python("issue.py"),
+        },
+        asked,
+    )
+}
+
+/// The spans in OTLP requests, as PyPI's `opentelemetry-proto` reads them.
+pub(crate) fn spans(requests: &[Vec<u8>]) -> Vec<Value> {
+    ensure_installed();
+    let encoded: Vec<_> = requests.iter().map(|body| STANDARD.encode(body)).collect();
+    let spans = converse(python("decode_otlp.py"), &serde_json::json!(encoded));
+    spans.as_array().expect("a list").clone()
+}
+
+fn python(script: &str) -> Command {
+    let mut command = Command::new(root().join("venv/bin/python"));
+    command.arg("-B").arg(here().join(script)); // -B: leaves no cache beside the sources
+    command
+}
+
+fn node(script: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(root().join("node").join(script));
+    command
+}
+
+/// Gives a program one JSON value, and reads one.
+fn converse(mut command: Command, given: &Value) -> Value {
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let mut stdin = process.stdin.take().expect("a pipe");
+    stdin.write_all(given.to_string().as_bytes()).expect("it reads all before it answers");
+    drop(stdin);
+    let output = process.wait_with_output().expect("an exit status");
+    assert!(output.status.success(), "{command:?} failed: {}", output.status);
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }

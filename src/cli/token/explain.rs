@@ -15,7 +15,8 @@ use crate::clock::UnixTime;
 use crate::request::credential::Form;
 use crate::secret::{self, KeyBytes};
 use crate::token::claims::{ClaimRules, VerifiedSubject};
-use crate::token::explain::{Candidate, Explanation, Question, unproven_claims};
+use crate::token::explain::{Candidate, Explanation, Question, unproven_claims, unproven_kid};
+use crate::token::public_keys::{self, PublicKey};
 
 /// Say what a token is, whether a gateway would take it, and if not, why
 ///
@@ -31,6 +32,9 @@ use crate::token::explain::{Candidate, Explanation, Question, unproven_claims};
 
   doorward token explain - --algorithm ES256 --public-key host.pem < token.txt
 
+  curl -sS https://login.example.com/.well-known/jwks.json > keys.json
+  doorward token explain \"$TOKEN\" --jwks keys.json   (nothing is fetched: this command works offline)
+
 The first secret is the tenant's; the others are ones that it may have been confused with.")]
 pub(super) struct Explain {
     /// The token as the page sends it, or - to read it from standard input
@@ -40,6 +44,9 @@ pub(super) struct Explain {
     /// A public key as PEM, in place of secrets
     #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_env", "secret_file"])]
     public_key: Option<PathBuf>,
+    /// A JWK Set, as an issuer publishes it at the tenant's jwks_url, in place of secrets; the token's kid picks the key
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_env", "secret_file", "public_key"])]
+    jwks: Option<PathBuf>,
     /// The algorithm that the tenant's JWT key is bound to
     #[arg(long, default_value = "HS256", value_parser = algorithm)]
     algorithm: Algorithm,
@@ -69,8 +76,8 @@ pub(super) struct Explain {
 impl Explain {
     /// Runs the command.
     pub(super) fn run(&self, now: UnixTime) -> ExitCode {
-        if self.secrets.sources().is_empty() && self.public_key.is_none() {
-            return misuse("name the tenant's secret with --secret-env or --secret-file, or its --public-key");
+        if self.secrets.sources().is_empty() && self.public_key.is_none() && self.jwks.is_none() {
+            return misuse("name the tenant's secret with --secret-env or --secret-file, its --public-key, or its issuer's --jwks");
         }
         let token = match self.token.as_str() {
             "-" => {
@@ -98,12 +105,19 @@ impl Explain {
             let text = secret::read(&source).map_err(|why| format!("{source} {why}"))?;
             secrets.push(Candidate { label: source.to_string(), text, encoding: self.secrets.encoding.encoding() });
         }
-        let public_key = match &self.public_key {
-            None => None,
-            Some(path) => {
+        let mut algorithm = self.algorithm;
+        let public_key = match (&self.public_key, &self.jwks) {
+            (None, None) => None,
+            (Some(path), _) => {
                 let pem = std::fs::read(path).map_err(|why| format!("{}: {why}", path.display()))?;
                 let key = decoding_key(&pem, self.algorithm).map_err(|why| format!("{}: {why}", path.display()))?;
                 Some((KeyBytes::new(pem), key))
+            }
+            (None, Some(path)) => {
+                let set = std::fs::read(path).map_err(|why| format!("{}: {why}", path.display()))?;
+                let key = published_key(&set, token).map_err(|why| format!("{}: {why}", path.display()))?;
+                algorithm = key.algorithm;
+                Some((key.thumbprint, key.decoding))
             }
         };
         let usual = if unproven_claims(token).is_some_and(|claims| claims.contains_key("user_id")) { "user_id" } else { "sub" };
@@ -120,7 +134,7 @@ impl Explain {
             token,
             secrets: &secrets,
             public_key,
-            algorithm: self.algorithm,
+            algorithm,
             subject: self.subject.as_deref(),
             email: self.email.as_deref(),
             format: self.format.map(FormatArg::name),
@@ -211,6 +225,17 @@ fn decoding_key(pem: &[u8], algorithm: Algorithm) -> Result<DecodingKey, String>
     key.map_err(|why| format!("is no public key for {algorithm:?}: {why}"))
 }
 
+/// The key of a set that a token's `kid` names.
+fn published_key(set: &[u8], token: &str) -> Result<PublicKey, String> {
+    let published = public_keys::from_published(set)?;
+    let kid = unproven_kid(token).ok_or("the token has no kid that could name one of these keys")?;
+    let known = published.keys.iter().map(|key| printable(&key.kid)).collect::<Vec<_>>().join(", ");
+    let found = published.keys.into_iter().find(|key| key.kid == kid);
+    let left_out = if published.left_out.is_empty() { String::new() } else { format!("; left out: {}", published.left_out.join("; ")) };
+    let missing = || format!("the token's kid {} names none of its keys ({known}{left_out})", printable(&kid));
+    found.map(|published| published.key).ok_or_else(missing)
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(signed_duration(text)?).map_err(|_| "a time that is not negative is meant".to_owned())
 }
@@ -294,6 +319,27 @@ mod tests {
         let TokenCommand::Explain(explain) = Line::try_parse_from(words).unwrap().token.command else { panic!("explain") };
         assert!(explain.explanation("a.b.c", UnixTime::from_secs(1)).unwrap_err().contains("no public key for ES256"));
         assert!(Line::try_parse_from([&words[..], &["--secret-env", "A"]].concat()).is_err());
+    }
+
+    /// The key of RFC 8037 appendix A.2.
+    #[test]
+    fn the_kid_picks_a_published_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        let key = r#"{"kty":"OKP","crv":"Ed25519","kid":"ed-1","alg":"EdDSA","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        std::fs::write(&path, format!(r#"{{"keys":[{key}]}}"#)).unwrap();
+        let explained = |header: &str| {
+            use base64::Engine as _;
+            let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+            let token = format!("{}.{}.{}", encode(header), encode(r#"{"sub":"u1"}"#), encode("no signature"));
+            let words = ["token", "explain", &token, "--jwks", path.to_str().unwrap()];
+            let TokenCommand::Explain(explain) = Line::try_parse_from(words).unwrap().token.command else { panic!("explain") };
+            explain.explanation(&token, UnixTime::from_secs(1)).map(|explanation| explain.report(&explanation))
+        };
+        assert!(explained(r#"{"alg":"EdDSA","kid":"ed-1"}"#).unwrap().contains("refused: token_signature_invalid"));
+        assert!(explained(r#"{"alg":"HS256","kid":"ed-1"}"#).unwrap().contains("refused: token_algorithm_refused"));
+        assert!(explained(r#"{"alg":"EdDSA","kid":"ed-2"}"#).unwrap_err().contains("kid ed-2 names none of its keys (ed-1)"));
+        assert!(explained(r#"{"alg":"EdDSA"}"#).unwrap_err().contains("has no kid"));
     }
 
     #[test]

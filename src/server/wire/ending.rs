@@ -1,6 +1,6 @@
-//! Ends a stream on its connection: waits for the end of what it stands on, then for a boundary, says the last words, and
-//! lets reading fail. Runs inside the connection's own reads, which the framework polls all the while: no task, no timer
-//! thread. A stream is looked at once a second, so an idle one ends within a second of its time.
+//! Ends a stream on its connection: waits for the end of what it stands on, or of the process, then for a boundary, says the
+//! last words, and lets reading fail. Runs inside the connection's own reads, which the framework polls all the while: no task,
+//! no timer thread. A stream that can end is looked at once a second, so an idle one ends within a second of its time.
 
 use std::io;
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::super::drain::Begun;
 use super::super::stream::Stream;
 
 /// How often a stream is looked at.
@@ -33,6 +34,8 @@ enum Phase {
     Standing,
     /// It has ended; from then on the grace runs, and then a boundary is waited for.
     Ended { since: Instant },
+    /// The process drains: a pause, or the last call, is waited for.
+    Leaving { since: Instant },
     /// The last words are being sent.
     Speaking { words: Bytes },
     /// They are sent; the client's answer is waited for and thrown away.
@@ -52,21 +55,49 @@ impl Ending {
     }
 
     /// Ready once the stream is over.
-    pub(super) fn poll<S>(&mut self, cx: &mut Context<'_>, connection: &mut S) -> Poll<io::Error>
+    pub(super) fn poll<S>(&mut self, cx: &mut Context<'_>, connection: &mut S, drain: Option<Begun>) -> Poll<io::Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         loop {
             match &mut self.phase {
-                Phase::Standing => match self.stream.ended() {
-                    Some(_) => self.phase = Phase::Ended { since: Instant::now() },
-                    None => {
+                Phase::Standing => {
+                    let now = Instant::now();
+                    if self.stream.ended().is_some() {
+                        self.phase = Phase::Ended { since: now };
+                    } else if drain.is_some() {
+                        self.stream.moved();
+                        self.alarm.as_mut().reset(now + LOOK);
+                        self.phase = Phase::Leaving { since: now };
+                    } else if !self.stream.can_end() {
+                        return Poll::Pending; // a drain wakes the connection
+                    } else {
                         if self.alarm.as_mut().poll(cx).is_pending() {
                             return Poll::Pending;
                         }
-                        self.alarm.as_mut().reset(Instant::now() + LOOK);
+                        self.alarm.as_mut().reset(now + LOOK);
                     }
-                },
+                }
+                Phase::Leaving { since } => {
+                    let now = Instant::now();
+                    let last_call = drain.map_or(*since, |drain| Instant::from_std(drain.last_call));
+                    let looked = self.alarm.as_mut().poll(cx).is_ready();
+                    let pauses = looked && !self.stream.moved() && self.stream.resumes();
+                    if (pauses || now >= last_call) && self.stream.is_at_boundary() {
+                        let words = self.stream.last_words(self.stream.leave());
+                        self.phase = Phase::Speaking { words };
+                        continue;
+                    }
+                    if now >= last_call + PATIENCE {
+                        self.phase = Phase::Over;
+                        continue;
+                    }
+                    if !looked {
+                        return Poll::Pending;
+                    }
+                    let next = now + LOOK;
+                    self.alarm.as_mut().reset(if now < last_call { next.min(last_call) } else { next });
+                }
                 Phase::Ended { since } => {
                     let due = *since + self.stream.grace();
                     let now = Instant::now();
@@ -136,5 +167,5 @@ fn heard_the_end<S: AsyncRead + Unpin>(cx: &mut Context<'_>, connection: &mut S)
 }
 
 fn over() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the identity behind the stream has ended")
+    io::Error::new(io::ErrorKind::TimedOut, "the stream was ended")
 }

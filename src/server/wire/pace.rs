@@ -37,6 +37,8 @@ pub(super) struct Pace {
     /// A request is being served: what comes of the next one's head may wait.
     busy: bool,
     head_due: Option<Instant>,
+    /// The process drains: when a connection without a request is let go.
+    leave_due: Option<Instant>,
     body: Body,
     alarm: Option<Pin<Box<Sleep>>>,
     slow: Option<Slow>,
@@ -53,12 +55,12 @@ struct Body {
 
 impl Pace {
     pub(super) fn new(limits: ServerLimits) -> Self {
-        Self { limits, fresh: true, busy: false, head_due: None, body: Body::default(), alarm: None, slow: None }
+        Self { limits, fresh: true, busy: false, head_due: None, leave_due: None, body: Body::default(), alarm: None, slow: None }
     }
 
     /// A whole head came, and its request is served.
     pub(super) fn begin(&mut self) {
-        (self.fresh, self.busy, self.head_due) = (false, true, None);
+        (self.fresh, self.busy, self.head_due, self.leave_due) = (false, true, None, None);
         self.body = Body::default();
     }
 
@@ -100,6 +102,20 @@ impl Pace {
             self.wake_at(cx, next);
         }
         self.slow
+    }
+
+    /// Nothing has come and the process drains: whether the connection has waited for a request for `idle` since, now or, by an
+    /// alarm, later. Its client may be sending one at this very moment, so it is not let go at once.
+    pub(super) fn leaves(&mut self, cx: &mut Context<'_>, awaited: Awaited, idle: Duration) -> bool {
+        if self.busy || awaited != (Awaited::Head { begun: false }) {
+            return false;
+        }
+        let now = Instant::now();
+        let due = *self.leave_due.get_or_insert(now + idle);
+        if now < due {
+            self.wake_at(cx, self.head_due.map_or(due, |head| head.min(due)));
+        }
+        now >= due
     }
 
     /// Bytes came, and this is what was waited for.

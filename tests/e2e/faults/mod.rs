@@ -9,11 +9,18 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub mod clock;
 pub mod floods;
+pub mod kill;
+pub mod load;
 pub mod mixed;
 pub mod resources;
+pub mod site;
 pub mod slow;
+pub mod stop;
+pub mod terminate;
 mod traffic;
+pub mod upgrade;
 pub mod upstream;
 
 use crate::gateway::{KEY, ORIGIN, in_seconds, jwt};
@@ -43,7 +50,8 @@ impl Row {
     /// Fails a test where anything was wrong or lost.
     #[track_caller]
     pub fn clean(&self) {
-        assert!(self.requests > 0 && self.wrong == 0 && self.lost == 0, "{self:?}");
+        let Self { fault, load, requests, wrong, lost, note, .. } = self;
+        assert!(*requests > 0 && *wrong == 0 && *lost == 0, "{fault}: {wrong} wrong and {lost} lost of {requests} ({load}; {note})");
     }
 }
 
