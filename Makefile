@@ -15,7 +15,7 @@ endef
 help:
 	@echo "make demo    a signed-in page, a streaming agent and the gateway between them, until Ctrl-C"
 	@echo "make test    every test: cases, properties, end to end with third-party verifiers"
-	@echo "make soak    faults and mixed traffic for SOAK_MINUTES (default 10) and five more, with a table at the end"
+	@echo "make soak    faults and mixed traffic for SOAK_MINUTES (default 10) and eight more, with a table at the end"
 	@echo "make check   formatting, clippy and documentation, warnings are errors"
 	@echo "make bench   criterion figures of a decision and of signing"
 	@echo "make fuzz    properties and fuzz targets with FUZZ_CASES (default 200000) inputs each"
