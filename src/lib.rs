@@ -20,6 +20,7 @@
 //! | What are sessions bound to? | [`token::session`], re-judged in [`admission`] on every call |
 //! | What does a tenant ask? | [`tenant`], [`policy`]; vendors' conventions are data in `tenant/presets` |
 //! | What is the upstream told? | [`assertion`] |
+//! | Where do requests go, and to which address? | [`upstream`] |
 //! | How do bytes become a configuration, or every problem? | [`config`] |
 //! | What changes while it runs? | [`snapshot`], [`reload`], [`revocations`], [`jwks`] |
 //! | What does the framework do, and what do we keep it from doing? | [`server`], the only code that names it |
@@ -55,7 +56,6 @@ pub mod policy;
 pub mod reason;
 pub mod reload;
 pub mod request;
-pub mod resolver;
 pub mod revocations;
 pub mod secret;
 pub mod server;
@@ -63,6 +63,7 @@ pub mod snapshot;
 pub mod tenant;
 pub mod tls;
 pub mod token;
+pub mod upstream;
 
 /// Installs the process-wide cryptography providers of `jsonwebtoken` and `rustls`: without them the first use panics. Safe to
 /// call more than once.

@@ -1,10 +1,11 @@
-//! What a tenant asks of its callers: mode, audience, and per route a level, a freshness, claim values. Pure data and one
-//! lookup; [`crate::admission`] applies it.
+//! What a tenant asks of its callers: mode, audience, and per route a level, a freshness, claim values; and which upstream a
+//! route goes to. Pure data and two lookups; [`crate::admission`] applies it.
 
 use std::time::Duration;
 
 use http::Method;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::reason::StepUpDemand;
 use crate::request::path::{Path, PathPattern};
@@ -111,14 +112,19 @@ pub struct Route {
 impl Route {
     /// Whether a later route never applies beside this one.
     pub fn leaves_nothing_of(&self, later: &Self) -> bool {
-        let covered = |method: &Method| self.methods.contains(method) || (*method == Method::HEAD && self.methods.contains(&Method::GET));
-        let methods = self.methods.is_empty() || (!later.methods.is_empty() && later.methods.iter().all(covered));
-        methods && self.path.includes(&later.path)
+        includes((&self.path, &self.methods), (&later.path, &later.methods))
     }
 
     fn matches(&self, method: &Method, path: &Path<'_>, upgrade: bool) -> bool {
         covers_method(&self.methods, method, upgrade) && self.path.covers(path)
     }
+}
+
+/// Whether every request that the later path and methods cover is covered by the first.
+fn includes((path, methods): (&PathPattern, &[Method]), later: (&PathPattern, &[Method])) -> bool {
+    let covered = |method: &Method| methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET));
+    let by_method = methods.is_empty() || (!later.1.is_empty() && later.1.iter().all(covered));
+    by_method && path.includes(later.0)
 }
 
 /// Whether a list of methods covers a request: an empty one covers all, GET covers HEAD, and a WebSocket handshake is covered
@@ -128,7 +134,40 @@ pub fn covers_method(methods: &[Method], method: &Method, upgrade: bool) -> bool
     upgrade || methods.is_empty() || methods.iter().any(covered)
 }
 
-/// A tenant's audience and routes.
+/// Which upstream: made of its name, so that it means the same one after a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamId([u8; 8]);
+
+impl UpstreamId {
+    /// What `[upstream]` is called.
+    pub const DEFAULT: &'static str = "default";
+
+    /// The upstream of this name.
+    pub fn of(name: &str) -> Self {
+        let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = Sha256::digest(name).into();
+        Self([a, b, c, d, e, f, g, h])
+    }
+}
+
+/// A `[[tenant.route]]` that says `upstream`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Which paths.
+    pub path: PathPattern,
+    /// Which methods, as in [`Route`].
+    pub methods: Vec<Method>,
+    /// Where they go.
+    pub upstream: UpstreamId,
+}
+
+impl Way {
+    /// Whether a later way never applies beside this one.
+    pub fn leaves_nothing_of(&self, later: &Self) -> bool {
+        includes((&self.path, &self.methods), (&later.path, &later.methods))
+    }
+}
+
+/// A tenant's audience, routes and upstreams.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// Whom unmatched requests must come from.
@@ -137,6 +176,11 @@ pub struct Policy {
     pub routes: Vec<Route>,
     /// How long a step-up lasts where a route does not say.
     pub step_up_max_age: Duration,
+    /// Where requests go that no way matches.
+    pub upstream: UpstreamId,
+    /// Routes that go elsewhere, in file order; the first that matches applies. Apart from the rules: one that says where a
+    /// path goes must not hide one that says who may call it.
+    pub ways: Vec<Way>,
 }
 
 /// What one request must show.
@@ -160,6 +204,17 @@ impl Requirement<'_> {
 }
 
 impl Policy {
+    /// Where this request goes, whatever the mode.
+    pub fn upstream(&self, method: &Method, path: &Path<'_>, upgrade: bool) -> UpstreamId {
+        let way = self.ways.iter().find(|way| covers_method(&way.methods, method, upgrade) && way.path.covers(path));
+        way.map_or(self.upstream, |way| way.upstream)
+    }
+
+    /// Every upstream that requests may go to.
+    pub fn upstreams(&self) -> impl Iterator<Item = UpstreamId> {
+        std::iter::once(self.upstream).chain(self.ways.iter().map(|way| way.upstream))
+    }
+
     /// What this request must show: the first matching route's rule, else the audience's.
     pub fn requirement(&self, method: &Method, path: &Path<'_>, upgrade: bool) -> Requirement<'_> {
         let audience = match self.audience {

@@ -216,6 +216,10 @@ reasons! {
         "The tenant's keys are published by an issuer (jwks_url) that never answered since the gateway started. Try again in a few seconds; the log says why it did not answer.";
     StreamDrained = "stream_drained" 503 Gateway No "Gateway restarting"
         "The gateway is about to stop or to hand over, so it ended this stream. Connect again at once: another process answers.";
+    PathNotServed = "path_not_served" 404 Upstream No "Path not served"
+        "The path is not below the strip_prefix of the upstream that it goes to, so the backend has no such path. Send a path below the prefix, or give this one a route to another upstream.";
+    UpstreamTls = "upstream_tls" 502 Upstream No "Upstream not trusted"
+        "No TLS connection to the backend could be made: its certificate is not for server_name, not signed by ca or not valid now, or the backend refused ours. Compare [upstream.tls] with what the backend shows.";
 }
 
 impl Reason {

@@ -16,7 +16,6 @@ use crate::config::{self, Loaded};
 use crate::jwks::KeySets;
 use crate::observe::metrics::{Metrics, Reload};
 use crate::observe::telemetry::Telemetry;
-use crate::resolver::Resolver;
 use crate::revocations::Revocations;
 use crate::snapshot::{Listener, Live};
 
@@ -36,8 +35,6 @@ pub struct Reloader {
     pub live: Arc<Live>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Upstream names are resolved before they are used.
-    pub resolver: Arc<Resolver>,
     /// Issuers' keys are handed to a configuration before it is put in force.
     pub key_sets: Arc<KeySets>,
     /// Where spans go.
@@ -164,9 +161,8 @@ impl Reloader {
         if moved || more || (old.admin, old.probes, old.threads) != (new.admin, new.probes, new.threads) {
             tracing::warn!("addresses and threads change with a restart or an upgrade only; the rest of the new configuration is in force");
         }
-        if let Err(error) = self.resolver.resolve(&snapshot.settings.upstream.address).await {
-            tracing::warn!(%error, address = snapshot.settings.upstream.address, "the upstream's name does not resolve yet");
-        }
+        snapshot.upstreams.take_over(&before.upstreams);
+        snapshot.upstreams.resolve_soon().await;
         let generation = snapshot.generation;
         self.metrics.prepare(&snapshot.tenants, snapshot.settings.max_tenants);
         self.key_sets.follow(&snapshot.tenants);

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 
 use crate::assertion::Signer;
 use crate::clock::UnixTime;
+use crate::policy::UpstreamId;
 use crate::request::forwarded::Trusted;
 use crate::request::original::Convention;
 use crate::request::trace::SampleRatio;
@@ -19,6 +20,8 @@ use crate::secret::KeyBytes;
 use crate::tenant::Tenants;
 use crate::tls::Tls;
 use crate::token::session::Sessions;
+use crate::upstream::UpstreamSettings;
+use crate::upstream::pool::{PATIENCE, Pool};
 
 /// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,19 +118,77 @@ pub struct ServerLimits {
     pub max_in_flight: usize,
 }
 
-/// `[upstream]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamSettings {
-    /// `host:port`; a name is resolved off the request path.
-    pub address: String,
-    /// Deadline of the TCP connect.
-    pub connect_timeout: Duration,
-    /// Longest silence of the upstream before the first byte and between bytes.
-    pub read_timeout: Duration,
-    /// Longest time that the upstream takes no bytes.
-    pub write_timeout: Duration,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
+/// An upstream: where it is, how it is told who is talking, and how its addresses are doing.
+#[derive(Debug)]
+pub struct Upstream {
+    /// `[upstream]` or `[upstreams.NAME]`.
+    pub settings: UpstreamSettings,
+    /// How it is told: `[upstreams.NAME.assertion]`, or `[assertion]`.
+    pub signer: Signer,
+    /// Its addresses.
+    pub pool: Pool,
+}
+
+/// Every upstream of a configuration, by its name's id.
+#[derive(Debug)]
+pub struct Upstreams(Vec<(UpstreamId, Arc<Upstream>)>);
+
+impl Upstreams {
+    /// In configuration order.
+    pub fn new(all: Vec<Upstream>) -> Self {
+        Self(all.into_iter().map(|upstream| (UpstreamId::of(&upstream.settings.name), Arc::new(upstream))).collect())
+    }
+
+    /// The upstream with this id. Configurations load only where every tenant's are there.
+    pub fn get(&self, id: UpstreamId) -> Option<&Arc<Upstream>> {
+        self.0.iter().find(|(of, _)| *of == id).map(|(_, upstream)| upstream)
+    }
+
+    /// All of them, in configuration order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.0.iter().map(|(_, upstream)| upstream)
+    }
+
+    /// Takes over what is known about addresses that stay.
+    pub fn take_over(&self, before: &Self) {
+        for (id, upstream) in &self.0 {
+            if let Some(before) = before.get(*id) {
+                upstream.pool.take_over(&before.pool);
+            }
+        }
+    }
+
+    /// Looks every name up, all at once, and logs what fails.
+    pub async fn resolve(&self) {
+        let mut lookups = tokio::task::JoinSet::new();
+        for upstream in self.all().cloned() {
+            lookups.spawn(async move {
+                for (address, error) in upstream.pool.resolve().await {
+                    let upstream = &upstream.settings.name;
+                    tracing::warn!(%error, upstream, address, "an upstream's name does not resolve; the last known addresses stay");
+                }
+            });
+        }
+        while lookups.join_next().await.is_some() {}
+    }
+
+    /// The same before they are used for the first time, for no longer than [`PATIENCE`].
+    pub async fn resolve_soon(&self) {
+        if tokio::time::timeout(PATIENCE, self.resolve()).await.is_err() {
+            tracing::warn!(seconds = PATIENCE.as_secs(), "not every upstream's name resolved in time; they are tried again");
+        }
+    }
+
+    /// The public halves of all assertion keys as one JWK Set (RFC 7517 §5), each once.
+    pub fn jwks(&self) -> serde_json::Value {
+        let mut keys: Vec<serde_json::Value> = Vec::new();
+        for key in self.all().flat_map(|upstream| upstream.signer.published()) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        serde_json::json!({ "keys": keys })
+    }
 }
 
 /// How the audit record names a subject.
@@ -160,8 +221,6 @@ pub struct TelemetrySettings {
 pub struct Settings {
     /// `[server]`.
     pub server: ServerSettings,
-    /// `[upstream]`.
-    pub upstream: UpstreamSettings,
     /// `[audit] subject`.
     pub audit_subject: AuditSubject,
     /// `[metrics] max_tenants`: the rest is labelled `other`.
@@ -181,8 +240,8 @@ pub struct Snapshot {
     pub loaded_at: UnixTime,
     /// Who may call.
     pub tenants: Tenants,
-    /// How the upstream is told.
-    pub signer: Signer,
+    /// Where requests go.
+    pub upstreams: Upstreams,
     /// Our own session tokens.
     pub sessions: Sessions,
     /// The rest.

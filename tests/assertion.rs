@@ -13,7 +13,7 @@ use doorward::assertion::{AssertionKey, AssertionSettings, KeyAlgorithm, Mapped,
 use doorward::clock::{self, UnixTime};
 use doorward::demo::{agent, verify};
 use doorward::limits::meter::Meter;
-use doorward::policy::{Audience, Mode, Policy};
+use doorward::policy::{Audience, Mode, Policy, UpstreamId};
 use doorward::request::RequestHead;
 use doorward::request::embed_key::EmbedKey;
 use doorward::request::origin::OriginRule;
@@ -65,7 +65,13 @@ fn tenants() -> Tenants {
         },
         keys: KeyRing::new(vec![Arc::new(key)]),
         claims: Default::default(),
-        policy: Policy { audience: Audience::Anyone, routes: Vec::new(), step_up_max_age: Duration::from_secs(300) },
+        policy: Policy {
+            audience: Audience::Anyone,
+            routes: Vec::new(),
+            step_up_max_age: Duration::from_secs(300),
+            upstream: UpstreamId::of("default"),
+            ways: Vec::new(),
+        },
         answers: Default::default(),
         cors: Default::default(),
         endpoints: Default::default(),
@@ -106,6 +112,7 @@ fn signer(schemes: &[Scheme], algorithm: KeyAlgorithm, material: &str) -> Signer
         lifetime_secs: 30,
         keys: vec![AssertionKey { id: "a1".to_owned(), algorithm, material: KeyBytes::new(material.as_bytes()) }],
         mapped: vec![(HeaderName::from_static("x-user-email"), Mapped::Claim("email".to_owned()))],
+        elsewhere: Vec::new(),
         removed: Vec::new(),
     })
     .unwrap()
@@ -120,7 +127,7 @@ fn captured(signer: &Signer, who: Who, query: Option<&str>, body: Option<&[u8]>,
     headers.insert("x-identity-subject", HeaderValue::from_static("victim"));
     headers.insert("signature-input", HeaderValue::from_static("evil=()"));
     signer.sign(&admitted(who, now), &target, now).unwrap().apply(signer.reserved(), &mut headers);
-    let jwks = signer.jwks();
+    let jwks = json!({ "keys": signer.published().collect::<Vec<_>>() });
     Captured {
         method: "POST".to_owned(),
         target: format!("/caf%C3%A9/chat{}", query.map(|q| format!("?{q}")).unwrap_or_default()),

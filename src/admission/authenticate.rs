@@ -83,7 +83,8 @@ impl<'a> Authenticated<'a> {
             }
             Caller::Verified(..) | Caller::Claimed(_) | Caller::Anonymous => None,
         };
-        Ok(Admitted { tenant, origin, caller, session, step_up_ends_at, would_deny })
+        let upstream = tenant.policy.upstream(head.method, &head.path, head.upgrade);
+        Ok(Admitted { tenant, origin, caller, session, step_up_ends_at, would_deny, upstream })
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::clock::UnixTime;
 use crate::cors::{self, PreflightAnswer};
 use crate::limits::meter::{Met, Meter};
-use crate::policy::Level;
+use crate::policy::{Level, UpstreamId};
 use crate::reason::{Denied, Reason};
 use crate::request::RequestHead;
 use crate::request::origin::Origin;
@@ -211,6 +211,7 @@ pub struct Admitted {
     /// When the step-up that the route asked for is over (Unix seconds).
     step_up_ends_at: Option<f64>,
     would_deny: Option<Denied>,
+    upstream: UpstreamId,
 }
 
 impl Admitted {
@@ -237,6 +238,16 @@ impl Admitted {
     /// In `monitor`: what `enforce` would have denied it for.
     pub fn would_deny(&self) -> Option<&Denied> {
         self.would_deny.as_ref()
+    }
+
+    /// Where it may go.
+    pub fn upstream(&self) -> UpstreamId {
+        self.upstream
+    }
+
+    /// Gives the permit back: the request has no way to its upstream.
+    pub fn stop(self, why: Denied) -> Denial {
+        Denial { why, caller: Some(self.caller.summary()), tenant: Some(self.tenant), readable_by: self.origin }
     }
 }
 

@@ -108,6 +108,8 @@ pub struct AssertionSettings {
     pub keys: Vec<AssertionKey>,
     /// Names that a backend reads itself, set at `verified` and above only, reserved in both directions.
     pub mapped: Vec<(HeaderName, Mapped)>,
+    /// Names that other upstreams' backends read so: reserved towards this one too, and never set.
+    pub elsewhere: Vec<HeaderName>,
     /// `X-HTTP-Method-Override` and its kin, removed by default; added to the built-in list.
     pub removed: Vec<HeaderName>,
 }
@@ -151,7 +153,7 @@ impl Signer {
         if let Some((name, _)) = settings.mapped.iter().find(|(name, _)| is_framing(name) || ours.contains(name)) {
             return Err((None, format!("upstream.headers cannot set {name}: it frames the request, or is the gateway's own")));
         }
-        let reserved = Reserved::new(settings.mapped.iter().map(|(name, _)| name).chain(&settings.removed));
+        let reserved = Reserved::new(settings.mapped.iter().map(|(name, _)| name).chain(&settings.elsewhere).chain(&settings.removed));
         let mut this = Self { reserved, audience, shared: None, jwt: None, published: Vec::new(), settings };
         this.prepare_keys()?;
         Ok(this)
@@ -192,9 +194,9 @@ impl Signer {
         &self.reserved
     }
 
-    /// The public keys as a JWK Set (RFC 7517 §5); never an `oct` key.
-    pub fn jwks(&self) -> serde_json::Value {
-        serde_json::json!({ "keys": self.published })
+    /// The public keys as JWKs (RFC 7517 §4); never an `oct` key.
+    pub fn published(&self) -> impl Iterator<Item = serde_json::Value> {
+        self.published.iter().map(|key| serde_json::json!(key))
     }
 
     /// The headers that tell the upstream who is talking.
@@ -218,7 +220,7 @@ impl Signer {
     /// Every name that [`Self::sign_every`] gives a value.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
         let mapped = self.settings.mapped.iter().map(|(name, _)| name);
-        headers::KNOWN.iter().chain(mapped).chain(&http_message_signatures::ITSELF)
+        headers::KNOWN.iter().chain(mapped).chain(&self.settings.elsewhere).chain(&http_message_signatures::ITSELF)
     }
 
     pub(crate) fn sign_identity(&self, identity: &Identity<'_>, target: &Target<'_>, now: UnixTime) -> Result<SignedHeaders, Denied> {
@@ -248,7 +250,7 @@ impl Signer {
             to_send.add(name, value)?;
         }
         if every {
-            to_send.complete(headers::KNOWN.iter().chain(settings.mapped.iter().map(|(name, _)| name)));
+            to_send.complete(headers::KNOWN.iter().chain(settings.mapped.iter().map(|(name, _)| name)).chain(&settings.elsewhere));
         }
         if let Some(key) = &self.shared {
             if let Some(body) = target.body {

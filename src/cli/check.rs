@@ -11,8 +11,10 @@ use clap::Args;
 
 use crate::config::diagnostic::Look;
 use crate::config::{Loaded, load_with};
-use crate::snapshot::Listener;
+use crate::policy::UpstreamId;
+use crate::snapshot::{Listener, Upstream, Upstreams};
 use crate::tenant::Tenant;
+use crate::upstream::Balance;
 
 /// Check a configuration without running it.
 ///
@@ -56,12 +58,14 @@ pub fn summary(loaded: &Loaded) -> String {
     let probes = server.probes.map(|p| format!(", probes {p}")).unwrap_or_default();
     let listeners: Vec<_> = server.listeners.iter().map(listener).collect();
     line(&mut text, format_args!("listen {}, admin {}{probes}", listeners.join(", "), server.admin));
-    line(&mut text, format_args!("upstream {}", settings.upstream.address));
+    for upstream in loaded.snapshot.upstreams.all() {
+        line(&mut text, format_args!("upstream {}", reached(upstream)));
+    }
     for key in loaded.keys.iter().filter(|key| key.tenant.is_none()) {
         line(&mut text, format_args!("key {}  {}  fingerprint {}", key.id, key.what, key.fingerprint));
     }
     for tenant in tenants {
-        line(&mut text, format_args!("tenant {}  {}", tenant.id, described(tenant)));
+        line(&mut text, format_args!("tenant {}  {}{}", tenant.id, described(tenant), goes_to(tenant, &loaded.snapshot.upstreams)));
         for key in loaded.keys.iter().filter(|key| key.tenant.as_ref() == Some(&tenant.id)) {
             line(&mut text, format_args!("  secret {}  {}  fingerprint {}", key.id, key.what, key.fingerprint));
         }
@@ -81,6 +85,38 @@ fn listener(listener: &Listener) -> String {
     };
     let asked = listener.forward_auth.map(|convention| format!(" (forward-auth for {})", convention.as_str())).unwrap_or_default();
     format!("{}{more}{asked}", listener.place)
+}
+
+/// Name, addresses and how they are reached; the name of the only one goes without saying.
+fn reached(upstream: &Upstream) -> String {
+    let settings = &upstream.settings;
+    let name = if settings.name == UpstreamId::DEFAULT { String::new() } else { format!("{}  ", settings.name) };
+    let backends: Vec<_> = settings.backends.iter().map(ToString::to_string).collect();
+    let mut more = Vec::new();
+    if let Some(tls) = &settings.tls {
+        more.push(tls.server_name().map_or("TLS".to_owned(), |name| format!("TLS as {name}")));
+    }
+    if backends.len() > 1 || settings.balance != Balance::RoundRobin {
+        more.push(settings.balance.as_str().to_owned());
+    }
+    if settings.health.is_some() {
+        more.push("checked".to_owned());
+    }
+    let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join(", ")) };
+    format!("{name}{}{more}", backends.join(" "))
+}
+
+/// Where a tenant's requests go, where that is not to the default upstream.
+fn goes_to(tenant: &Tenant, upstreams: &Upstreams) -> String {
+    let default = UpstreamId::of(UpstreamId::DEFAULT);
+    let mut names = Vec::new();
+    for id in tenant.policy.upstreams() {
+        let name = upstreams.get(id).map_or("?", |upstream| &upstream.settings.name);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if tenant.policy.upstreams().all(|id| id == default) { String::new() } else { format!(", upstream {}", names.join(" ")) }
 }
 
 fn many(n: usize, what: &str) -> String {

@@ -15,7 +15,6 @@ use crate::jwks::KeySets;
 use crate::observe::metrics::Metrics;
 use crate::observe::telemetry::Telemetry;
 use crate::reload::{self, Reloader};
-use crate::resolver::Resolver;
 use crate::server::{self, Gateway, Inherited, Listeners, supervisor};
 use crate::snapshot::Live;
 
@@ -91,7 +90,7 @@ pub(super) fn gateway(config: &Path, upgrade: bool, ready: impl FnOnce(SocketAdd
     let live = Arc::new(Live::new(loaded.snapshot, revocations));
     let key_sets = KeySets::new(Arc::clone(&metrics));
     let telemetry = Telemetry::new(metrics.telemetry.clone());
-    let gateway = Gateway { live, metrics, resolver: Arc::default(), key_sets, telemetry: Arc::clone(&telemetry) };
+    let gateway = Gateway { live, metrics, key_sets, telemetry: Arc::clone(&telemetry) };
     let serving = async {
         let stop = stopped()?; // first: who is told that it is ready may send a signal
         ready(listeners.proxy_address()?, listeners.admin_address()?)?;
@@ -132,11 +131,8 @@ async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Fil
     let snapshot = gateway.live.load().0;
     gateway.key_sets.follow(&snapshot.tenants);
     gateway.telemetry.follow(snapshot.settings.telemetry.as_ref());
+    snapshot.upstreams.resolve_soon().await;
     drop(snapshot);
-    let upstream = gateway.live.load().0.settings.upstream.address.clone();
-    if let Err(error) = gateway.resolver.resolve(&upstream).await {
-        tracing::warn!(%error, address = upstream, "the upstream's name does not resolve yet");
-    }
     let (hangup, hangups) = mpsc::channel(1);
     let mut hup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
@@ -164,7 +160,6 @@ async fn serve(path: PathBuf, gateway: Gateway, listeners: Listeners, files: Fil
         path,
         live: Arc::clone(&gateway.live),
         metrics: Arc::clone(&gateway.metrics),
-        resolver: Arc::<Resolver>::clone(&gateway.resolver),
         key_sets: Arc::clone(&gateway.key_sets),
         telemetry: Arc::clone(&gateway.telemetry),
     };

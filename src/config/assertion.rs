@@ -16,31 +16,86 @@ use super::table::Table;
 use crate::assertion::{AssertionKey, AssertionSettings, KeyAlgorithm, Mapped, Scheme, Signer};
 use crate::secret::Encoding;
 
-/// Reads what the upstream is told and prepares the signer; `None` where a problem was recorded.
-pub(super) fn signer(root: &Table<'_>, upstream: &Table<'_>) -> Option<Signer> {
-    let before = root.cx().errors();
-    let table = root.table("assertion");
-    let schemes = schemes(&table);
-    let (keys, sites, declared) = keys(&table);
-    refuse_unsigned(&table, &schemes, &declared);
-    let settings = AssertionSettings {
+/// `[assertion]` or `[upstreams.NAME.assertion]`: what is the same for every upstream that is told by it.
+#[derive(Clone)]
+pub(super) struct Told {
+    schemes: Vec<Scheme>,
+    audience: String,
+    issuer: String,
+    lifetime_secs: u64,
+    keys: Vec<AssertionKey>,
+    /// Where each key stands, and where all of them do.
+    sites: Vec<Site>,
+    site: Site,
+}
+
+impl Told {
+    /// The id of the secret that signs, where one does.
+    pub(super) fn signing_secret(&self) -> Option<&str> {
+        let secret = |key: &&AssertionKey| key.algorithm == KeyAlgorithm::Hs256;
+        let by_signature = self.keys.iter().find(secret).filter(|_| self.schemes.contains(&Scheme::HttpMessageSignatures));
+        let by_jwt = self.keys.first().filter(secret).filter(|_| self.schemes.contains(&Scheme::Jwt));
+        by_signature.or(by_jwt).map(|key| key.id.as_str())
+    }
+}
+
+/// Reads an assertion's table, that of the upstream `of` this name or everybody's. `ids` are those of keys so far: they are
+/// published together.
+pub(super) fn told(table: &Table<'_>, of: Option<&str>, ids: &mut HashSet<String>) -> Told {
+    let schemes = schemes(table);
+    let (keys, sites, declared) = keys(table, of, ids);
+    refuse_unsigned(table, &schemes, &declared);
+    let told = Told {
         schemes,
         audience: table.need::<Visible>("audience").map(|a| a.value.0).unwrap_or_default(),
         issuer: table.or("issuer", Visible("doorward".to_owned())).0,
-        lifetime_secs: lifetime(&table),
+        lifetime_secs: lifetime(table),
         keys,
-        mapped: mapped(upstream),
-        removed: upstream.list::<AnyHeader>("remove_headers").unwrap_or_default().into_iter().map(|h| h.value.0).collect(),
+        sites,
+        site: table.site_of("keys"),
     };
     table.finish();
+    told
+}
+
+/// Names that one upstream's table sets or removes: reserved towards every one.
+#[derive(Default)]
+pub(super) struct Reserved {
+    mapped: Vec<HeaderName>,
+    removed: Vec<HeaderName>,
+}
+
+impl Reserved {
+    /// Adds those of an upstream's table.
+    pub(super) fn add(&mut self, upstream: &Table<'_>) {
+        self.mapped
+            .extend(mapped(upstream).into_iter().map(|(name, _)| name).filter(|name| !self.mapped.contains(name)).collect::<Vec<_>>());
+        self.removed.extend(upstream.list::<AnyHeader>("remove_headers").unwrap_or_default().into_iter().map(|h| h.value.0));
+    }
+}
+
+/// Prepares the signer of one upstream; `None` where a problem was recorded since there were `before` errors.
+pub(super) fn signer(upstream: &Table<'_>, told: &Told, reserved: &Reserved, before: usize) -> Option<Signer> {
+    let mapped = mapped(upstream);
+    let elsewhere = reserved.mapped.iter().filter(|name| !mapped.iter().any(|(own, _)| own == *name)).cloned().collect();
+    let settings = AssertionSettings {
+        schemes: told.schemes.clone(),
+        audience: told.audience.clone(),
+        issuer: told.issuer.clone(),
+        lifetime_secs: told.lifetime_secs,
+        keys: told.keys.clone(),
+        mapped,
+        elsewhere,
+        removed: reserved.removed.clone(),
+    };
     warn_unsigned(upstream, &settings);
-    if root.cx().errors() > before {
+    if upstream.cx().errors() > before {
         return None;
     }
     Signer::new(settings)
         .map_err(|(index, sentence)| {
-            let site = index.and_then(|i| sites.get(i)).cloned().unwrap_or_else(|| table.site_of("keys"));
-            root.report(Diagnostic::new(Code::AssertionKey, site, sentence).help("make one with doorward key new"));
+            let site = index.and_then(|i| told.sites.get(i)).unwrap_or(&told.site).clone();
+            upstream.report(Diagnostic::new(Code::AssertionKey, site, sentence).help("make one with doorward key new"));
         })
         .ok()
 }
@@ -91,11 +146,10 @@ fn lifetime(table: &Table<'_>) -> u64 {
 }
 
 /// The keys, where each stands, and the algorithms that stand there, those of unusable keys included.
-fn keys(table: &Table<'_>) -> (Vec<AssertionKey>, Vec<Site>, Vec<KeyAlgorithm>) {
+fn keys(table: &Table<'_>, of: Option<&str>, ids: &mut HashSet<String>) -> (Vec<AssertionKey>, Vec<Site>, Vec<KeyAlgorithm>) {
     let mut declared = Vec::new();
     let mut keys: Vec<AssertionKey> = Vec::new();
     let mut sites = Vec::new();
-    let mut ids = HashSet::new();
     for entry in table.tables("keys") {
         let entry = entry.sensitive();
         let id = entry.need::<Id>("id").map_or_else(String::new, |id| id.value.0);
@@ -106,7 +160,7 @@ fn keys(table: &Table<'_>) -> (Vec<AssertionKey>, Vec<Site>, Vec<KeyAlgorithm>) 
         }
         let algorithm = entry.or("algorithm", KeyAlgorithm::Hs256);
         declared.push(algorithm);
-        let whose = format!("assertion key {id}");
+        let whose = of.map_or_else(|| format!("assertion key {id}"), |name| format!("assertion key {id} of upstream {name}"));
         let found = match algorithm {
             KeyAlgorithm::Hs256 => material::shared_secret(&entry, &whose, 32),
             KeyAlgorithm::Es256 | KeyAlgorithm::EdDsa => private_key(&entry, &whose),
@@ -114,7 +168,8 @@ fn keys(table: &Table<'_>) -> (Vec<AssertionKey>, Vec<Site>, Vec<KeyAlgorithm>) 
         entry.finish();
         if let Some(found) = found {
             entry.cx().claim(whose, &found.value.key, found.site, Sharing::Never);
-            let what = format!("assertion {}", name_of(algorithm));
+            let towards = of.map(|name| format!(" for upstream {name}")).unwrap_or_default();
+            let what = format!("assertion {}{towards}", name_of(algorithm));
             entry.cx().uses(KeyInUse { tenant: None, id: id.clone(), what, fingerprint: found.value.key.fingerprint() });
             keys.push(AssertionKey { id, algorithm, material: found.value.key });
             sites.push(entry.site());
@@ -151,7 +206,10 @@ fn refuse_unsigned(table: &Table<'_>, schemes: &[Scheme], declared: &[KeyAlgorit
     } else {
         return;
     };
-    let help = "add keys = [{ id = \"a1\", env = \"DOORWARD_ASSERTION_KEY\" }] to [assertion]: a secret that this upstream alone shares";
+    let help = format!(
+        "add keys = [{{ id = \"a1\", env = \"DOORWARD_ASSERTION_KEY\" }}] to [{}]: a secret that this upstream alone shares",
+        table.full_path()
+    );
     table.report(Diagnostic::new(Code::AssertionKey, table.site_of("keys"), title).help(help));
 }
 
@@ -162,7 +220,7 @@ fn mapped(upstream: &Table<'_>) -> Vec<(HeaderName, Mapped)> {
         let header = match OwnHeader::parse(&name.value) {
             Ok(header) => header.0,
             Err(complaint) => {
-                upstream.report(complaint.at("upstream.headers", name.site));
+                upstream.report(complaint.at(&upstream.full("headers"), name.site));
                 continue;
             }
         };

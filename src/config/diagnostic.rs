@@ -59,7 +59,9 @@ codes! {
     NoEffect = "no_effect" Error "A key that does nothing beside its neighbours.";
     AddressClash = "address_clash" Error "Two listeners on one address.";
     ListenerPlace = "listener_place" Error "A listener without exactly one of address and unix.";
-    Certificate = "certificate" Error "A certificate, key or authority of a TLS listener that cannot be used.";
+    UpstreamPlace = "upstream_place" Error "An upstream without exactly one of address, addresses and unix.";
+    UpstreamUnknown = "upstream_unknown" Error "A tenant or route goes to an upstream that there is not.";
+    Certificate = "certificate" Error "A certificate, key or authority that TLS cannot use.";
     ProxyUntrusted = "proxy_untrusted" Error "A listener with the PROXY protocol, and nobody who may speak it.";
     ForwardAuthUntrusted = "forward_auth_untrusted" Error "A forward-auth listener, and nobody who may ask it.";
     BodyIdsUnseen = "body_ids_unseen" Error "A tenant whose ids stand in bodies, and a forward-auth listener, which sees none.";
@@ -76,6 +78,7 @@ codes! {
     PublicKey = "public_key" Error "A public key or key set that cannot be used.";
     KeyWindow = "key_window" Error "A key whose time window is empty.";
     AssertionKey = "assertion_key" Error "No assertion key that a scheme can sign with.";
+    AssertionShared = "assertion_shared" Error "A secret assertion key that two backends would share.";
     SecretShort = "secret_short" Warning "A secret shorter than its MAC's output.";
     SecretNewline = "secret_newline" Warning "A secret's file ends in a newline.";
     HostGenerated = "host_generated_subjects" Warning "One secret signs several formats.";
@@ -87,6 +90,7 @@ codes! {
     NoOrigin = "no_origin" Warning "A tenant that no page can call.";
     NoSecret = "no_secret" Warning "A tenant that can verify nobody.";
     NamesMissing = "names_missing" Warning "Tenants share an upstream and one lists no names.";
+    UpstreamUnused = "upstream_unused" Warning "An upstream that no tenant goes to.";
     NotEnforced = "not_enforced" Warning "A rule that mode = \"off\" does not enforce.";
     ClaimNotForwarded = "claim_not_forwarded" Warning "A route asks for a claim that the tenant does not pass on.";
     RouteShadowed = "route_shadowed" Warning "A route that an earlier one leaves nothing.";

@@ -24,6 +24,7 @@ use crate::secret::Encoding;
 use crate::tenant::{MissingOrigin, OnExpired, OnStreamExpiry, UnsignedId};
 use crate::tls::{ClientAuth, MinVersion};
 use crate::token::FormatName;
+use crate::upstream::Backend;
 
 /// What is wrong with a value. The sentence goes on after the key's name.
 #[derive(Debug)]
@@ -259,9 +260,9 @@ impl Word for SocketAddr {
     }
 }
 
-/// `host:port` of the upstream.
+/// `host:port` of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HostPort(pub(super) String);
+pub(super) struct HostPort(pub(super) Backend);
 
 impl Word for HostPort {
     const EXAMPLE: &'static str = "\"127.0.0.1:3000\"";
@@ -277,10 +278,10 @@ impl Word for HostPort {
         let (host, port) = text.rsplit_once(':').ok_or_else(shape)?;
         let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok());
         let name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-        if (v6 || name) && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|p| p > 0) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(shape())
+        let number = port.parse::<u16>().ok().filter(|number| *number > 0 && port.bytes().all(|b| b.is_ascii_digit()));
+        match number {
+            Some(port) if v6 || name => Ok(Self(Backend::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port })),
+            _ => Err(shape()),
         }
     }
 }
@@ -442,6 +443,14 @@ pub(super) enum SubjectWord {
     Omitted,
 }
 
+/// `upstream.balance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BalanceWord {
+    RoundRobin,
+    LeastConnections,
+    ConsistentHash,
+}
+
 /// `tenant.body_ids`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyIds {
@@ -473,6 +482,7 @@ choices! {
     SubjectWord, "\"plain\"": "plain" => Self::Plain, "hash" => Self::Hash, "none" => Self::Omitted;
     MinVersion, "\"1.2\"": "1.2" => Self::Tls12, "1.3" => Self::Tls13;
     ClientAuth, "\"required\"": "required" => Self::Required, "optional" => Self::Optional;
+    BalanceWord, "\"round_robin\"": "round_robin" => Self::RoundRobin, "least_connections" => Self::LeastConnections, "consistent_hash" => Self::ConsistentHash;
     Convention, "\"x-forwarded\"": "x-forwarded" => Self::XForwarded, "forwarded" => Self::Forwarded;
     original::Convention, "\"nginx\"":
         "nginx" => Self::Nginx, "traefik" => Self::Traefik, "caddy" => Self::Caddy, "envoy" => Self::Envoy;

@@ -14,7 +14,7 @@ use crate::snapshot::{Listener, Place};
 use crate::tls::{Certificate, ClientAuth, Clients, MinVersion, Tls, Unusable};
 
 /// Longest path of a Unix socket, in bytes (`sun_path` of Linux, without its NUL).
-const LONGEST_SOCKET_PATH: usize = 107;
+pub(super) const LONGEST_SOCKET_PATH: usize = 107;
 /// Who may connect to a Unix socket: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
 

@@ -25,6 +25,8 @@ mod table;
 mod telemetry;
 mod tenant;
 mod tenants;
+mod upstream;
+mod upstreams;
 pub mod watched;
 
 use std::collections::BTreeSet;
@@ -180,19 +182,18 @@ fn snapshot(cx: &Context<'_>, path: &Path, generation: u64, before: Option<&Tena
     let parsed = parse(cx, &document)?;
     let presets = preset::parsed();
     let root = Table::root(cx, &document, parsed.get_ref(), "");
-    let upstream = root.table("upstream");
-    let signer = assertion::signer(&root, &upstream);
-    let settings = server::settings(&root, &upstream);
+    let read = upstreams::upstreams(&root);
+    let settings = server::settings(&root);
     let sessions = sessions::sessions(&root);
     let directory = tenants::directory(&root);
     let files: Vec<_> = directory.iter().map(|file| (file, cx.within(file.scope, || parse(cx, file.document.as_ref()?)))).collect();
     let checks = settings.server.listeners.iter().any(|listener| listener.forward_auth.is_some());
-    let settled = tenants::tenants(&root, &files, &presets, before, checks);
+    let settled = tenants::tenants(&root, &files, &presets, before, &tenants::Beside { upstreams: &read.names, checks });
     root.finish();
     let Settled { tenants, refused } = settled?;
     // A wrong clock denies every request by itself; it is no reason not to load.
     let loaded_at = clock::read().unwrap_or(UnixTime::from_millis(0));
-    Some((Snapshot { generation, loaded_at, tenants, signer: signer?, sessions, settings }, refused))
+    Some((Snapshot { generation, loaded_at, tenants, upstreams: read.upstreams?, sessions, settings }, refused))
 }
 
 /// Parses a document. Keys that stand twice are reported and the rest is read all the same; after any other error nothing

@@ -90,6 +90,32 @@ fn refuse_useless_hold(table: &Table<'_>, places: &Places) {
     table.report(Diagnostic::new(Code::BodyPathsMissing, table.site_of("body_paths"), title).help(help));
 }
 
+/// A place in the head that is no credential's.
+#[derive(Debug)]
+pub(super) struct HeadPlace(pub(super) Place);
+
+impl Word for HeadPlace {
+    const EXAMPLE: &'static str = "\"header:X-Conversation-Id\"";
+    const WANTED: &'static str = "a place";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let help = "write \"header:NAME\", \"query:NAME\" or \"path:/conversations/*/*\"";
+        match AnyPlace::parse(text).map_err(|complaint| complaint.help(help))? {
+            AnyPlace::Head(Place::Bearer) => {
+                Err(Complaint::new(Code::BadPlace, "does not take \"bearer\": what stands there is an embed key or a token").help(help))
+            }
+            AnyPlace::Head(Place::Path(pattern)) if !pattern.has_star() => {
+                let sentence = format!("does not take \"{text}\": no star in it stands for one segment, a final one is everything below");
+                Err(Complaint::new(Code::BadPlace, sentence).help(help))
+            }
+            AnyPlace::Head(place) => Ok(Self(place)),
+            AnyPlace::Body(_) => {
+                Err(Complaint::new(Code::BadPlace, format!("does not take \"{text}\": bodies are sent on unread")).help(help))
+            }
+        }
+    }
+}
+
 impl Word for AnyPlace {
     const EXAMPLE: &'static str = "\"header:X-User-Token\"";
     const WANTED: &'static str = "a place";

@@ -1,4 +1,4 @@
-//! `[server]`, `[upstream]`, `[audit]`, `[metrics]` and `revocations`; `[telemetry]` has a file of its own.
+//! `[server]`, `[audit]`, `[metrics]` and `revocations`; `[telemetry]` has a file of its own.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -7,27 +7,26 @@ use std::time::Duration;
 
 use super::KeyInUse;
 use super::diagnostic::{Code, Diagnostic};
-use super::field::{Bytes, HostPort, SubjectWord};
+use super::field::{Bytes, SubjectWord};
 use super::material::shared_secret;
 use super::once::Sharing;
 use super::table::{Located, Table};
 use super::{listeners, telemetry};
 use crate::revocations::Revocations;
-use crate::snapshot::{AuditSubject, Listener, Place, ServerLimits, ServerSettings, Settings, UpstreamSettings};
+use crate::snapshot::{AuditSubject, Listener, Place, ServerLimits, ServerSettings, Settings};
 
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Reads all that is not about tenants or assertions. Ends with `[upstream]`, whose headers are read with the assertion.
-pub(super) fn settings(root: &Table<'_>, upstream_table: &Table<'_>) -> Settings {
+/// Reads all that is not about tenants, upstreams or assertions.
+pub(super) fn settings(root: &Table<'_>) -> Settings {
     let server = server(&root.table("server"));
-    let upstream = upstream(upstream_table);
     let audit_subject = audit(&root.table("audit"));
     let metrics = root.table("metrics");
     let max_tenants = number(&metrics, "max_tenants", 500, 1..=100_000);
     metrics.finish();
     let telemetry = telemetry::telemetry(&root.table("telemetry"));
-    Settings { server, upstream, audit_subject, max_tenants, telemetry, revocations: revocations(root) }
+    Settings { server, audit_subject, max_tenants, telemetry, revocations: revocations(root) }
 }
 
 fn server(table: &Table<'_>) -> ServerSettings {
@@ -112,19 +111,6 @@ fn refuse_clash(table: &Table<'_>, listeners: &[(&str, Located<Place>)]) {
             }
         }
     }
-}
-
-fn upstream(table: &Table<'_>) -> UpstreamSettings {
-    let (shortest, longest) = (Duration::from_millis(1), DAY);
-    let settings = UpstreamSettings {
-        address: table.need::<HostPort>("address").map_or_else(String::new, |a| a.value.0),
-        connect_timeout: duration(table, "connect_timeout", Duration::from_secs(5), shortest..=longest),
-        read_timeout: duration(table, "read_timeout", 5 * MINUTE, shortest..=longest),
-        write_timeout: duration(table, "write_timeout", MINUTE, shortest..=longest),
-        idle_timeout: duration(table, "idle_timeout", Duration::from_secs(4), shortest..=longest),
-    };
-    table.finish();
-    settings
 }
 
 fn audit(table: &Table<'_>) -> AuditSubject {

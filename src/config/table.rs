@@ -31,6 +31,8 @@ pub(super) struct Table<'t> {
     /// The table's own keys first, then those it inherits.
     layers: Vec<Layer<'t>>,
     path: String,
+    /// The same without names that are the operator's own: what the annotated example must show.
+    known: String,
     site: Site,
     asked: RefCell<Vec<&'static str>>,
     sensitive: bool,
@@ -74,7 +76,7 @@ impl<'t> Table<'t> {
     }
 
     fn new(cx: &'t Context<'t>, layers: Vec<Layer<'t>>, path: String, site: Site) -> Self {
-        Self { cx, layers, path, site, asked: RefCell::default(), sensitive: false, misshapen: false, partial: false }
+        Self { cx, layers, known: path.clone(), path, site, asked: RefCell::default(), sensitive: false, misshapen: false, partial: false }
     }
 
     /// Lays this table over the one it inherits from.
@@ -92,6 +94,12 @@ impl<'t> Table<'t> {
     /// Whether what it lacks may be no fault of its own.
     pub(super) fn is_partial(&self) -> bool {
         self.partial
+    }
+
+    /// The annotated example shows its keys under another name.
+    pub(super) fn known_as(mut self, known: &str) -> Self {
+        known.clone_into(&mut self.known);
+        self
     }
 
     /// Values of unknown keys are hidden when shown: this table is where people paste secrets.
@@ -142,16 +150,21 @@ impl<'t> Table<'t> {
         self.cx.report(diagnostic);
     }
 
+    /// This table's name, as operators write it.
+    pub(super) fn full_path(&self) -> &str {
+        &self.path
+    }
+
     /// A key's name from the top, as operators say it.
     pub(super) fn full(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        below(&self.path, key)
     }
 
     fn find(&self, key: &'static str) -> Option<Item<'t>> {
         let path = self.full(key);
         if !self.asked.borrow().contains(&key) {
             self.asked.borrow_mut().push(key);
-            self.cx.known(&path);
+            self.cx.known(&below(&self.known, key));
         }
         let (document, value) = self.layers.iter().find_map(|layer| Some((layer.document, layer.table.get(key)?)))?;
         Some(Item { document, value, path })
@@ -212,7 +225,29 @@ impl<'t> Table<'t> {
         let mut table = Table::new(self.cx, layers, self.full(key), site.unwrap_or_else(|| self.site()));
         table.misshapen = misshapen;
         table.partial = self.partial;
+        table.known = below(&self.known, key);
         table
+    }
+
+    /// The tables of a table whose keys are the operator's own, such as `[upstreams.NAME]`, each a table like `known`.
+    pub(super) fn named(&self, key: &'static str, known: &str) -> Vec<(Located<String>, Table<'t>)> {
+        let inner = self.table(key);
+        let mut tables = Vec::new();
+        for layer in &inner.layers {
+            for (name, value) in layer.table.iter() {
+                let path = inner.full(name.get_ref());
+                let site = Site { document: Rc::clone(layer.document), span: name.span() };
+                let item = Item { document: layer.document, value, path: path.clone() };
+                let DeValue::Table(found) = value.get_ref() else {
+                    self.report(wrong("a table", &item).help(format!("write [{path}] and its keys below")));
+                    continue;
+                };
+                let layers = vec![Layer { document: layer.document, table: found }];
+                let table = Table::new(self.cx, layers, path, item.site()).known_as(known);
+                tables.push((Located { value: name.get_ref().to_string(), site }, table));
+            }
+        }
+        tables
     }
 
     /// The tables of a list such as `[[tenant]]`.
@@ -228,7 +263,9 @@ impl<'t> Table<'t> {
             match value.get_ref() {
                 DeValue::Table(table) => {
                     let layer = Layer { document: item.document, table };
-                    tables.push(Table::new(self.cx, vec![layer], item.path.clone(), element.site()));
+                    let mut table = Table::new(self.cx, vec![layer], item.path.clone(), element.site());
+                    table.known = below(&self.known, key);
+                    tables.push(table);
                 }
                 _ => self.report(wrong("a table", &element).help(format!("write [[{}]], or {key} = [{{ … }}]", item.path))),
             }
@@ -278,6 +315,10 @@ impl<'t> Table<'t> {
             }
         }
     }
+}
+
+fn below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 fn wrong(wanted: &str, item: &Item<'_>) -> Diagnostic {

@@ -9,9 +9,11 @@ use super::header::PageHeader;
 use super::identity_keys::{self, Shared};
 use super::preset::{self, Preset};
 use super::server::duration;
+use super::suggest::{nearest, one_of};
 use super::table::Table;
+use super::upstreams::Names;
 use super::{limits, places, routes, sessions};
-use crate::policy::{Audience, Mode, Policy};
+use crate::policy::{Audience, Mode, Policy, UpstreamId};
 use crate::reason::{Reason, Stage};
 use crate::request::embed_key::EmbedKey;
 use crate::request::origin::OriginRule;
@@ -32,7 +34,7 @@ pub(super) struct Read {
 }
 
 /// Reads a tenant's own table.
-pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
+pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset], upstreams: &Names) -> Read {
     let (name, table) = over_preset(own, presets);
     let id = table.need::<Id>("id");
     let id_site = id.as_ref().map_or_else(|| table.site(), |id| id.site.clone());
@@ -42,7 +44,8 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
     let keys = identity_keys::keys(&table, &Shared { tenant: &id, formats, audiences: &claims.audiences });
     let embed_keys = table.list::<EmbedKey>("embed_keys").unwrap_or_default();
     let key_sites = embed_keys.iter().map(|k| k.site.clone()).collect();
-    let routes = routes::routes(&table, &claims.forward);
+    let upstream = upstream(&table, &id, upstreams);
+    let (routes, ways) = routes::routes(&table, &claims.forward, upstreams);
     let tenant = Tenant {
         id,
         source: None,
@@ -62,6 +65,8 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
             audience: table.or("audience", Audience::Anyone),
             routes,
             step_up_max_age: duration(&table, "step_up_max_age", 300 * SECOND, SECOND..=30 * DAY),
+            upstream,
+            ways,
         },
         answers: answers(&table),
         cors: cors(&table),
@@ -75,6 +80,36 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset]) -> Read {
     table.finish();
     warn(&table, &tenant);
     Read { tenant, body_ids, id_site, key_sites }
+}
+
+/// Where its requests go, `[upstream]` where it does not say.
+fn upstream(table: &Table<'_>, id: &str, upstreams: &Names) -> UpstreamId {
+    let default = UpstreamId::of(UpstreamId::DEFAULT);
+    if let Some(named) = named_upstream(table, upstreams) {
+        return named;
+    }
+    if !table.writes("upstream") && !upstreams.has(default) && upstreams.all().next().is_some() {
+        let title = format!("tenant {id} names no upstream, and there is no [upstream] to go to");
+        let help = format!("add upstream = {}, or an [upstream] for those that name none", one_of(upstreams.all()));
+        table.report(Diagnostic::new(Code::UpstreamUnknown, table.site(), title).help(help));
+    }
+    default
+}
+
+/// The upstream that a table's `upstream` names; `None` where it names none, or a problem was recorded.
+pub(super) fn named_upstream(table: &Table<'_>, upstreams: &Names) -> Option<UpstreamId> {
+    let name = table.get::<String>("upstream")?;
+    let id = UpstreamId::of(&name.value);
+    if upstreams.has(id) {
+        return Some(id);
+    }
+    let title = format!("there is no upstream \"{}\"", name.value);
+    let help = match nearest(&name.value, upstreams.all()) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("write {}, or add [upstreams.{}]", one_of(upstreams.all()), name.value),
+    };
+    table.report(Diagnostic::new(Code::UpstreamUnknown, name.site, title).help(help));
+    None
 }
 
 fn over_preset<'t>(own: Table<'t>, presets: &'t [Preset]) -> (String, Table<'t>) {
@@ -275,18 +310,24 @@ pub(super) fn refuse_unseen(table: &Table<'_>, Read { tenant, body_ids, id_site,
     table.report(Diagnostic::new(Code::BodyIdsUnseen, id_site.clone(), title).help(help));
 }
 
-/// Tenants that share an upstream are told apart by name where their clients send one (`threats` 38).
-pub(super) fn warn_shared<'r>(all: impl Iterator<Item = &'r Read>) -> Vec<Diagnostic> {
-    let unnamed = |read: &&Read| {
+/// Tenants that share an upstream, with each other or with those that stay in force, are told apart by name where their
+/// clients send one (`threats` 38).
+pub(super) fn warn_shared(all: &[&Read], kept: &[&Tenant]) -> Vec<Diagnostic> {
+    let unnamed = |read: &&&Read| {
         let places = &read.tenant.places;
         let sends_name =
             !places.tenant_name.is_empty() || places.body.iter().any(|b| b.purpose == crate::request::body::Purpose::TenantName);
         read.tenant.names.is_empty() && sends_name
     };
-    let warning = |read: &Read| {
+    let shares = |read: &&&Read| {
+        let others = all.iter().filter(|other| !std::ptr::eq(**other, **read)).map(|other| &other.tenant).chain(kept.iter().copied());
+        let meets = |other: &Tenant| other.policy.upstreams().any(|id| read.tenant.policy.upstreams().any(|own| own == id));
+        others.into_iter().any(meets)
+    };
+    let warning = |read: &&Read| {
         let title = format!("tenant {} shares the upstream and lists no names: its key opens other tenants' paths", read.tenant.id);
         let help = "add names = [\"…\"], as its clients write them in paths and bodies";
         Diagnostic::new(Code::NamesMissing, read.id_site.clone(), title).help(help)
     };
-    all.filter(unnamed).map(warning).collect()
+    all.iter().filter(unnamed).filter(shares).map(warning).collect()
 }

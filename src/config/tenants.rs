@@ -15,6 +15,7 @@ use super::once::{self, Sharing, Thing};
 use super::preset::Preset;
 use super::table::Table;
 use super::tenant::{self, Read};
+use super::upstreams::Names;
 use crate::secret::KeyBytes;
 use crate::tenant::{Tenant, Tenants};
 
@@ -66,26 +67,33 @@ fn is_tenant_file(path: &Path) -> bool {
     !hidden && path.extension().is_some_and(|e| e == "toml")
 }
 
+/// What the rest of the configuration says that tenants are read by.
+pub(super) struct Beside<'n> {
+    /// Where they may go.
+    pub(super) upstreams: &'n Names,
+    /// Whether requests are decided about without their bodies too, on a forward-auth listener.
+    pub(super) checks: bool,
+}
+
 /// Reads every tenant, and keeps those of `before`, the tenants in force, whose files are refused. `None` where two collide.
-///
-/// `checks` is whether requests are decided about without their bodies too, on a forward-auth listener.
 pub(super) fn tenants<'t>(
     root: &Table<'t>,
     files: &'t [Parsed<'t>],
     presets: &'t [Preset],
     before: Option<&Tenants>,
-    checks: bool,
+    beside: &Beside<'_>,
 ) -> Option<Settled> {
-    let mut read: Vec<(usize, Read)> = root.tables("tenant").into_iter().map(|table| (MAIN, tenant::tenant(table, presets))).collect();
+    let main = root.tables("tenant").into_iter();
+    let mut read: Vec<(usize, Read)> = main.map(|table| (MAIN, tenant::tenant(table, presets, beside.upstreams))).collect();
     for (file, parsed) in files {
         let (Some(document), Some(parsed)) = (&file.document, parsed) else { continue };
-        let one = || tenant::tenant(Table::root(root.cx(), document, parsed.get_ref(), "tenant"), presets);
+        let one = || tenant::tenant(Table::root(root.cx(), document, parsed.get_ref(), "tenant"), presets, beside.upstreams);
         let mut one = root.cx().within(file.scope, one);
         one.tenant.source = Some(file.path.clone());
         read.push((file.scope, one));
     }
     read.iter().for_each(|(scope, one)| root.cx().within(*scope, || claim(root, one)));
-    if checks {
+    if beside.checks {
         read.iter().for_each(|(scope, one)| root.cx().within(*scope, || tenant::refuse_unseen(root, one)));
     }
     let before = before.map(|tenants| given_by(files, tenants));
@@ -97,19 +105,30 @@ pub(super) fn tenants<'t>(
     });
     let refused: Vec<_> = refused.collect();
     let kept = refused.iter().filter_map(|(scope, _, kept)| Some((*scope, Arc::clone(kept.as_ref()?))));
-    let several = read.len() + kept.clone().count() > 1;
-    if several {
-        tenant::warn_shared(read.iter().map(|(_, one)| one)).into_iter().for_each(|warning| root.report(warning));
-    }
     let mut all: Vec<_> = kept.collect();
+    refuse_gone(root, beside.upstreams, &all);
+    let others: Vec<_> = all.iter().map(|(_, tenant)| tenant.as_ref()).collect();
+    tenant::warn_shared(&read.iter().map(|(_, one)| one).collect::<Vec<_>>(), &others).into_iter().for_each(|w| root.report(w));
     all.extend(read.into_iter().map(|(scope, one)| (scope, Arc::new(one.tenant))));
     all.sort_by_key(|(scope, _)| *scope); // stable: the main file's in file order, then the directory's
+    if root.cx().errors() == 0 && !all.is_empty() {
+        beside.upstreams.warn_unused(root, &all.iter().flat_map(|(_, tenant)| tenant.policy.upstreams()).collect());
+    }
     if all.is_empty() && root.cx().errors() == 0 {
         let help = "add [[tenant]] with its id, embed_keys, origins and secrets, or tenants = \"directory\"";
         root.report(Diagnostic::new(Code::NoTenant, root.site(), "no tenant: every request is denied").help(help));
     }
     let tenants = Tenants::new(all.into_iter().map(|(_, tenant)| tenant).collect()).ok()?;
     Some(Settled { tenants, refused })
+}
+
+/// A tenant that stays as it was goes where it went: nothing can be put in force where that is gone.
+fn refuse_gone(root: &Table<'_>, upstreams: &Names, kept: &[(usize, Arc<Tenant>)]) {
+    for (_, tenant) in kept.iter().filter(|(_, tenant)| !tenant.policy.upstreams().all(|id| upstreams.has(id))) {
+        let title = format!("tenant {} stays in force while its file is refused, and an upstream that it goes to is gone", tenant.id);
+        let help = "repair or remove the tenant's file first, or keep the upstream until then";
+        root.report(Diagnostic::new(Code::UpstreamUnknown, root.site(), title).help(help));
+    }
 }
 
 /// What each file of the directory gave to the configuration in force.

@@ -20,6 +20,7 @@ fn signer(id: &str, secret: &[u8], audience: &str) -> Signer {
         lifetime_secs: 30,
         keys: vec![AssertionKey { id: id.to_owned(), algorithm: KeyAlgorithm::Hs256, material: KeyBytes::new(secret) }],
         mapped: vec![(HeaderName::from_static("x-user-email"), Mapped::Claim("email".to_owned()))],
+        elsewhere: Vec::new(),
         removed: Vec::new(),
     })
     .unwrap()

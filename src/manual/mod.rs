@@ -9,6 +9,9 @@ pub mod headers {}
 #[doc = include_str!("upstream.md")]
 pub mod upstream {}
 
+#[doc = include_str!("upstreams.md")]
+pub mod upstreams {}
+
 #[doc = include_str!("tokens.md")]
 pub mod tokens {}
 
@@ -89,11 +92,14 @@ pub mod decisions {
     #[doc = include_str!("decisions/0011-limits-stand-at-two-stops.md")]
     pub mod limits_stand_at_two_stops {}
 
-    #[doc = include_str!("decisions/0014-sockets-are-handed-over-on-request.md")]
-    pub mod sockets_are_handed_over_on_request {}
+    #[doc = include_str!("decisions/0012-upstreams-choose-by-what-they-can-see.md")]
+    pub mod upstreams_choose_by_what_they_can_see {}
 
     #[doc = include_str!("decisions/0013-issuers-keys-are-fetched-beside-the-requests.md")]
     pub mod issuers_keys_are_fetched_beside_the_requests {}
+
+    #[doc = include_str!("decisions/0014-sockets-are-handed-over-on-request.md")]
+    pub mod sockets_are_handed_over_on_request {}
 
     #[doc = include_str!("decisions/0015-every-reserved-name-is-answered.md")]
     pub mod every_reserved_name_is_answered {}

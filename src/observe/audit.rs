@@ -41,6 +41,8 @@ pub struct Record<'r> {
     pub outcome: Outcome,
     /// The denial, for its detail.
     pub denied: Option<&'r Denied>,
+    /// The upstream that it was for, where it came to that.
+    pub upstream: Option<&'r str>,
     /// The permit, where one was given.
     pub admitted: Option<&'r Admitted>,
     /// Who was talking, where that was known without a permit.
@@ -77,6 +79,7 @@ pub fn record(record: &Record<'_>) {
         subject,
         method = record.method,
         path = record.path,
+        upstream = record.upstream,
         status = record.status,
         outcome = record.outcome.as_str(),
         reason = record.outcome.reason().map(|r| r.code()),

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::key_sets::KeySetMetrics;
@@ -18,8 +18,10 @@ use super::telemetry::TelemetryMetrics;
 use crate::clock::UnixTime;
 use crate::policy::Level;
 use crate::reason::Reason;
+use crate::snapshot::Upstreams;
 use crate::tenant::Tenants;
 use crate::token::keys::KeyUsage;
+use crate::upstream::address::Standing;
 
 /// The label of tenants beyond `max_tenants`, and of requests whose tenant was never known.
 pub const OTHER: &str = "other";
@@ -188,6 +190,51 @@ impl Connections {
     }
 }
 
+/// What is shown about upstreams, by their names; filled when somebody looks.
+#[derive(Debug)]
+struct UpstreamMetrics {
+    addresses: IntGaugeVec,
+    in_flight: IntGaugeVec,
+    ejections: IntCounterVec,
+    retries: IntCounterVec,
+}
+
+impl UpstreamMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let gauges = |name: &str, help: &str, labels: &[&str]| registered(registry, IntGaugeVec::new(Opts::new(name, help), labels));
+        let counters = |name: &str, help: &str| registered(registry, IntCounterVec::new(Opts::new(name, help), &["upstream"]));
+        Ok(Self {
+            addresses: gauges(
+                "doorward_upstream_addresses",
+                "Addresses of an upstream, by how they are doing.",
+                &["upstream", "standing"],
+            )?,
+            in_flight: gauges("doorward_upstream_requests_in_flight", "Requests at work at an upstream.", &["upstream"])?,
+            ejections: counters("doorward_upstream_ejections_total", "Addresses left alone for their failures.")?,
+            retries: counters("doorward_upstream_retries_total", "Other tries of requests.")?,
+        })
+    }
+
+    fn show(&self, upstreams: &Upstreams) {
+        self.addresses.reset();
+        self.in_flight.reset();
+        self.ejections.reset();
+        self.retries.reset();
+        for upstream in upstreams.all() {
+            let (name, counters) = (upstream.settings.name.as_str(), upstream.pool.counters());
+            let all = upstream.pool.status(Instant::now());
+            for standing in Standing::ALL {
+                let count = all.iter().filter(|address| address.standing == standing).count();
+                self.addresses.with_label_values(&[name, standing.as_str()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+            let in_flight = all.iter().map(|address| address.in_flight).sum::<usize>();
+            self.in_flight.with_label_values(&[name]).set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+            self.ejections.with_label_values(&[name]).inc_by(counters.ejections());
+            self.retries.with_label_values(&[name]).inc_by(counters.retries());
+        }
+    }
+}
+
 type UsageKey = (String, String);
 
 /// The registry and its handles.
@@ -220,6 +267,7 @@ pub struct Metrics {
     /// Spans.
     pub telemetry: TelemetryMetrics,
     usage: Mutex<HashMap<UsageKey, Arc<KeyUsage>>>,
+    upstreams: UpstreamMetrics,
 }
 
 pub(super) fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> prometheus::Result<C> {
@@ -287,6 +335,7 @@ impl Metrics {
             key_sets: KeySetMetrics::new(r)?,
             telemetry: TelemetryMetrics::new(r)?,
             usage: Mutex::default(),
+            upstreams: UpstreamMetrics::new(r)?,
             registry: registry.clone(),
             requests,
             would_deny,
@@ -345,11 +394,12 @@ impl Metrics {
         Arc::clone(self.usage.lock().entry((tenant.to_owned(), secret.to_owned())).or_default())
     }
 
-    /// The text exposition format (version 0.0.4), with the secrets of `live` tenants only.
+    /// The text exposition format (version 0.0.4), with the secrets of `live` tenants and these upstreams only.
     ///
     /// # Errors
     /// When a metric cannot be encoded.
-    pub fn render(&self, live: &Tenants, max_tenants: usize) -> prometheus::Result<Vec<u8>> {
+    pub fn render(&self, live: &Tenants, max_tenants: usize, upstreams: &Upstreams) -> prometheus::Result<Vec<u8>> {
+        self.upstreams.show(upstreams);
         self.secret_uses.reset();
         self.secret_last_used.reset();
         for tenant in live.all().iter().take(max_tenants) {

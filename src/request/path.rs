@@ -115,6 +115,11 @@ impl PathPattern {
         (as_long || as_deep) && self.segments.iter().zip(&other.segments).all(wider)
     }
 
+    /// Whether it has a single star, so that it captures anything.
+    pub fn has_star(&self) -> bool {
+        self.segments.contains(&Segment::Any)
+    }
+
     /// Whether the pattern covers `path`.
     pub fn covers(&self, path: &Path<'_>) -> bool {
         self.captures(path).is_some()

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,8 +16,9 @@ use serde_json::{Value, json};
 use crate::client;
 use crate::jwks::KeySets;
 use crate::observe::metrics::{Metrics, Reload};
-use crate::snapshot::Live;
+use crate::snapshot::{Live, Upstream};
 use crate::tenant::Tenant;
+use crate::upstream::pool::AddressStatus;
 
 /// What the admin listener shows.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ pub(super) fn admin(admin: Admin) -> Router {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let (snapshot, _) = admin.live.load();
-    match admin.metrics.render(&snapshot.tenants, snapshot.settings.max_tenants) {
+    match admin.metrics.render(&snapshot.tenants, snapshot.settings.max_tenants, &snapshot.upstreams) {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics cannot be rendered");
@@ -60,7 +62,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn jwks(State(admin): State<Admin>) -> Response {
-    let keys = admin.live.load().0.signer.jwks();
+    let keys = admin.live.load().0.upstreams.jwks();
     ([(CONTENT_TYPE, "application/jwk-set+json"), (CACHE_CONTROL, "max-age=300")], keys.to_string()).into_response()
 }
 
@@ -68,6 +70,7 @@ async fn status(State(admin): State<Admin>) -> Response {
     let (snapshot, revocations) = admin.live.load();
     let reloads: serde_json::Map<_, _> = Reload::ALL.iter().map(|r| (r.as_str().to_owned(), admin.metrics.reloads(*r).into())).collect();
     let tenants: Vec<_> = snapshot.tenants.all().iter().map(|tenant| tenant_status(&admin, tenant)).collect();
+    let upstreams: Vec<_> = snapshot.upstreams.all().map(|upstream| upstream_status(upstream)).collect();
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "generation": snapshot.generation,
@@ -77,8 +80,29 @@ async fn status(State(admin): State<Admin>) -> Response {
         "revocations": revocations.len(),
         "scripts": client::scripts().iter().map(|s| json!({ "path": s.path, "integrity": s.integrity })).collect::<Vec<_>>(),
         "tenants": tenants,
+        "upstreams": upstreams,
     });
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body.to_string()).into_response()
+}
+
+fn upstream_status(upstream: &Upstream) -> Value {
+    let counters = upstream.pool.counters();
+    let address = |status: AddressStatus| {
+        json!({
+            "address": status.address,
+            "backend": status.backend,
+            "standing": status.standing.as_str(),
+            "in_flight": status.in_flight,
+            "last_error": status.trouble.as_ref().map(|trouble| json!({ "at": trouble.at.secs(), "what": trouble.what })),
+        })
+    };
+    json!({
+        "name": upstream.settings.name,
+        "balance": upstream.settings.balance.as_str(),
+        "addresses": upstream.pool.status(Instant::now()).into_iter().map(address).collect::<Vec<_>>(),
+        "retries": counters.retries(),
+        "ejections": counters.ejections(),
+    })
 }
 
 fn tenant_status(admin: &Admin, tenant: &Arc<Tenant>) -> Value {

@@ -11,6 +11,7 @@ use rand::RngCore as _;
 use super::hold::Replay;
 use super::limits::Place;
 use super::stream::{Parting, Stream};
+use super::upstream::Errand;
 use crate::admission::{Admitted, Denial, OwnAnswer};
 use crate::assertion::SignedHeaders;
 use crate::client::Script;
@@ -47,6 +48,10 @@ pub(super) enum State {
 pub(super) struct Forwarding {
     /// The permit.
     pub(super) admitted: Admitted,
+    /// Its way to the upstream.
+    pub(super) errand: Errand,
+    /// It changes nothing and has no body, so that it may be sent twice (RFC 9110 §9.2.1).
+    pub(super) harmless: bool,
     /// The normalised path, as signed and sent.
     pub(super) path: String,
     /// The query as signed and sent.

@@ -2,7 +2,6 @@
 //! about is read by its convention alone and then judged like any other request, by [`admission::decide_check`]; nothing is
 //! sent upstream from here, and nothing is answered but yes or no. Called for connections of such listeners.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -70,12 +69,12 @@ impl Proxy {
             body: None,
             request_id: &exchange.request_id,
         };
-        match snapshot.signer.sign_every(&admitted, &target, now) {
+        // The ingress sends it where it likes: what the backend is told is what its upstream here would be told.
+        let upstream = snapshot.upstreams.get(admitted.upstream());
+        let signed = upstream.ok_or(Denied::new(Reason::GatewayInternal, "the upstream is not configured"));
+        match signed.and_then(|upstream| upstream.signer.sign_every(&admitted, &target, now)) {
             Ok(headers) => Ok(Vouched { admitted, headers }),
-            Err(why) => {
-                let readable_by = admitted.origin().map(str::to_owned);
-                Err(Box::new(Denial { why, tenant: Some(Arc::clone(admitted.tenant())), readable_by, caller: None }))
-            }
+            Err(why) => Err(Box::new(admitted.stop(why))),
         }
     }
 }
@@ -87,7 +86,9 @@ fn asked_about(check: &Parts, clean: Result<(), Denied>, (convention, peer): (Co
     }
     clean?;
     let original = original::read(convention, check)?;
-    by.signer.reserved().refuse(original.headers.keys())?;
+    // The same names towards every upstream.
+    let any = by.upstreams.all().next().ok_or(Reason::GatewayInternal)?;
+    any.signer.reserved().refuse(original.headers.keys())?;
     Ok(original)
 }
 

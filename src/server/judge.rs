@@ -11,9 +11,10 @@ use pingora::{Error, ErrorType, Result};
 use super::accept::connection;
 use super::exchange::{Exchange, Forwarding, State};
 use super::hold::{self, Held, Replay};
-use super::outgoing::credential_queries;
+use super::outgoing::{credential_queries, is_stream};
 use super::proxy::Proxy;
 use super::stream::Parting;
+use super::upstream::{self, Errand};
 use super::wire;
 use crate::admission::{self, Body, Decision, Rules};
 use crate::client;
@@ -26,6 +27,7 @@ use crate::request::RequestHead;
 use crate::request::origin::Origin;
 use crate::snapshot::Snapshot;
 use crate::tenant::Endpoint;
+use crate::token::claims::VerifiedSubject;
 
 impl Proxy {
     pub(super) async fn judge(&self, session: &mut Session, exchange: &mut Exchange) -> Result<State> {
@@ -61,7 +63,9 @@ impl Proxy {
             match self.decide(session, clean.clone(), body, exchange, meter) {
                 Judgement::Settled(Settled::Forward(forwarding)) => {
                     let (replay, whole) = replay_of(held);
-                    return Ok(State::Admitted(Box::new(Forwarding { replay, whole, ..*forwarding })));
+                    let mut forwarding = forwarding;
+                    (forwarding.replay, forwarding.whole) = (replay, whole);
+                    return Ok(State::Admitted(forwarding));
                 }
                 Judgement::Settled(Settled::Stop(state)) => return Ok(state),
                 Judgement::NeedBody(_) if held.is_some() => {
@@ -100,10 +104,23 @@ impl Proxy {
             Decision::Preflight(answer) => Judgement::Settled(Settled::Stop(State::Preflight(answer))),
             Decision::Deny(denial) => Judgement::Settled(Settled::Stop(State::Denied(denial))),
             Decision::Forward(admitted) => {
+                let Some(upstream) = exchange.snapshot.upstreams.get(admitted.upstream()) else {
+                    let gone = Denied::new(Reason::GatewayInternal, "the upstream is not configured");
+                    return Judgement::Settled(Settled::Stop(State::Denied(admitted.stop(gone))));
+                };
+                let path = match upstream.settings.path.apply(&head.path) {
+                    Ok(path) => path.into_owned(),
+                    Err(why) => return Judgement::Settled(Settled::Stop(State::Denied(admitted.stop(why)))),
+                };
                 let names: Vec<_> = credential_queries(admitted.tenant()).collect();
                 let query = head.query.without(&names).map(std::borrow::Cow::into_owned);
+                let known = (admitted.caller().verified().map(VerifiedSubject::subject), admitted.session());
+                let conversation = upstream::conversation(&upstream.settings, &head, known, exchange.client.as_ref());
+                let since = Instant::now();
                 Judgement::Settled(Settled::Forward(Box::new(Forwarding {
-                    path: head.path.as_str().to_owned(),
+                    errand: Errand::new(Arc::clone(upstream), conversation, is_stream(session), since),
+                    harmless: matches!(*head.method, Method::GET | Method::HEAD) && !head.has_body && !head.upgrade,
+                    path,
                     query,
                     admitted,
                     replay: None,
@@ -111,7 +128,7 @@ impl Proxy {
                     first_piece: false,
                     stream: None,
                     parting: Parting::default(),
-                    since: Instant::now(),
+                    since,
                     interim: 0,
                     failed: None,
                 })))

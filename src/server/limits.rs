@@ -10,8 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const OTHERS: u64 = 80;
 /// Descriptors of each worker thread.
 const PER_THREAD: u64 = 4;
-/// Descriptors of a connection and its request: one to the client, one to the upstream.
-const EACH: u64 = 2;
+/// Descriptors of a connection and its request: one to the client, two for the upstream's connection, of which one is to end it
+/// in time.
+const EACH: u64 = 3;
 
 /// The places of requests at work.
 #[derive(Clone, Debug)]

@@ -48,13 +48,13 @@ use crate::jwks::KeySets;
 use crate::limits::memory::Memory;
 use crate::observe::metrics::Metrics;
 use crate::observe::telemetry::Telemetry;
-use crate::resolver::Resolver;
 use crate::snapshot::{Live, ServerSettings};
 use connections::Connections;
 use handover::{Offer, Predecessor, Successor};
 pub use inherited::Inherited;
 use listeners::Held;
 pub use listeners::Listeners;
+use upstream::line::Lines;
 
 /// How often upstream names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
@@ -77,8 +77,6 @@ pub struct Gateway {
     pub live: Arc<Live>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Upstream addresses.
-    pub resolver: Arc<Resolver>,
     /// Issuers' keys.
     pub key_sets: Arc<KeySets>,
     /// Where spans go.
@@ -106,13 +104,17 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     let buckets = Arc::<Memory>::default();
     tokio::spawn(keep_house(gateway.clone(), Arc::clone(&buckets)));
 
+    let lines = Arc::<Lines>::default();
+    tokio::spawn(Lines::watch(Arc::downgrade(&lines)));
+    tokio::spawn(upstream::health::watch(Arc::clone(&gateway.live)));
+
     // Each worker keeps its connections: no stealing, no lock between them.
     let runtime = Runtime::new_no_steal(settings.threads, "proxy");
     let drain = Arc::<drain::Drain>::default();
     let proxy = proxy::Proxy {
         live: Arc::clone(&gateway.live),
         metrics: Arc::clone(&gateway.metrics),
-        resolver: Arc::clone(&gateway.resolver),
+        lines,
         telemetry: Arc::clone(&gateway.telemetry),
         buckets,
         places: limits::Places::new(allowed),
@@ -257,10 +259,9 @@ async fn keep_house(gateway: Gateway, buckets: Arc<Memory>) {
             tracing::warn!(seconds = step, "the wall clock was set: tokens are judged by the new time");
             gateway.metrics.clock_steps.inc();
         }
-        let address = gateway.live.load().0.settings.upstream.address.clone();
-        if let Err(error) = gateway.resolver.resolve(&address).await {
-            tracing::warn!(%error, address, "the upstream's name does not resolve; the last known addresses stay");
-        }
+        let (snapshot, _) = gateway.live.load();
+        snapshot.upstreams.resolve().await;
+        drop(snapshot);
         if let Ok(now) = clock::read() {
             buckets.forget(now);
         }

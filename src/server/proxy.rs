@@ -22,6 +22,7 @@ use super::limits::Places;
 use super::outgoing::{
     Sent, alone, continue_trace, end_after_head, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials,
 };
+use super::upstream::line::Lines;
 use super::{incoming, respond, streams, upstream, wire};
 use crate::admission::Denial;
 use crate::assertion::Target;
@@ -31,7 +32,6 @@ use crate::observe::metrics::{InFlight, Metrics};
 use crate::observe::telemetry::Telemetry;
 use crate::reason::{Denied, Reason};
 use crate::request::trace::Trace;
-use crate::resolver::Resolver;
 use crate::snapshot::Live;
 
 /// Longest that a denied request's body is read and thrown away so that its connection can go on.
@@ -43,7 +43,7 @@ const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 pub(super) struct Proxy {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) resolver: Arc<Resolver>,
+    pub(super) lines: Arc<Lines>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) buckets: Arc<Memory>,
     pub(super) places: Places,
@@ -107,10 +107,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        match &exchange.state {
+        match &mut exchange.state {
             State::Admitted(forwarding) => {
                 let silence = if is_stream(session) { streams::longest_silence(session, &forwarding.admitted) } else { None };
-                let mut peer = upstream::peer(&self.resolver, &exchange.snapshot.settings.upstream, is_stream(session), silence)?;
+                let mut peer = forwarding.errand.peer(&self.lines, silence, session.is_upgrade_req())?;
                 if session.is_upgrade_req() {
                     alone(&mut peer);
                 }
@@ -123,7 +123,6 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<()> {
-        let snapshot = Arc::clone(&exchange.snapshot);
         let (request_id, trace, client) = (exchange.request_id.clone(), exchange.trace, exchange.client.clone());
         let Some(forwarding) = exchange.forwarding() else {
             return Error::e_explain(ErrorType::InternalError, "not admitted");
@@ -134,6 +133,7 @@ impl ProxyHttp for Proxy {
         remove_credentials(request, forwarding.admitted.tenant())?;
         rebuild_forwarded(request, client.as_ref())?;
         end_after_head(request)?;
+        forwarding.errand.set_host(request)?;
         if session.as_downstream().is_http2() {
             join_cookies(request)?;
         }
@@ -149,30 +149,40 @@ impl ProxyHttp for Proxy {
             request_id: &request_id,
         };
         let now = clock::read().map_err(|_| internal("the clock shows a time before 2020"))?;
-        let signed = match snapshot.signer.sign(&forwarding.admitted, &target, now) {
+        let signer = &forwarding.errand.upstream().signer;
+        let signed = match signer.sign(&forwarding.admitted, &target, now) {
             Ok(signed) => signed,
             Err(why) => {
                 forwarding.failed = Some(why);
                 return Err(internal("cannot be signed"));
             }
         };
-        signed.apply(snapshot.signer.reserved(), &mut Sent(request));
+        signed.apply(signer.reserved(), &mut Sent(request));
+        if session.is_body_empty() || session.is_upgrade_req() {
+            forwarding.errand.sent();
+        }
         Ok(())
     }
 
-    async fn request_body_filter(&self, _: &mut Session, body: &mut Option<Bytes>, _: bool, exchange: &mut Exchange) -> Result<()> {
-        if let Some(forwarding) = exchange.forwarding()
-            && std::mem::take(&mut forwarding.first_piece)
+    async fn request_body_filter(&self, _: &mut Session, body: &mut Option<Bytes>, is_end: bool, exchange: &mut Exchange) -> Result<()> {
+        let Some(forwarding) = exchange.forwarding() else { return Ok(()) };
+        if std::mem::take(&mut forwarding.first_piece)
             && let Some(replay) = forwarding.replay.clone()
         {
             replay.complete(body);
+        }
+        if body.is_some() {
+            forwarding.errand.sends();
+        }
+        if is_end {
+            forwarding.errand.sent();
         }
         Ok(())
     }
 
     async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
         let request_id = exchange.request_id.clone();
-        let (snapshot, limits) = (Arc::clone(&exchange.snapshot), exchange.limits.clone());
+        let limits = exchange.limits.clone();
         let Some(forwarding) = exchange.forwarding() else { return Ok(()) };
         if let Err(why) = incoming::accept(session, answer, &mut forwarding.interim) {
             let error = Error::explain(ErrorType::InvalidHTTPHeader, why.detail.to_string());
@@ -180,7 +190,7 @@ impl ProxyHttp for Proxy {
             return Err(error.into_up());
         }
         answer.set_version(http::Version::HTTP_11); // ours, whatever the upstream speaks (RFC 9110 §2.5)
-        respond::own(answer, &forwarding.admitted, snapshot.signer.reserved(), &request_id)?;
+        respond::own(answer, &forwarding.admitted, forwarding.errand.upstream().signer.reserved(), &request_id)?;
         if let Some(fields) = limits.as_ref().filter(|_| !answer.status.is_informational()) {
             respond::say_limits(answer, fields)?;
         }
@@ -189,6 +199,10 @@ impl ProxyHttp for Proxy {
             session.as_downstream_mut().set_read_timeout(None); // an idle WebSocket is no slow client
         } else if self.drain.begun().is_some() {
             session.set_keepalive(None); // the answer says so; to later requests the framework does
+        }
+        if !answer.status.is_informational() || answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            let over = streams::has_no_body(session, answer);
+            forwarding.errand.answered(answer.status.as_u16(), is_stream(session), over);
         }
         forwarding.stream = streams::of(session, answer, &forwarding.admitted, &self.live);
         if let Some(stream) = &forwarding.stream {
@@ -201,12 +215,12 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         piece: &mut Option<Bytes>,
-        _: bool,
+        is_end: bool,
         exchange: &mut Exchange,
     ) -> Result<Option<Duration>> {
-        if let Some(forwarding) = exchange.forwarding()
-            && let (Some(stream), Some(piece)) = (&forwarding.stream, piece)
-        {
+        let Some(forwarding) = exchange.forwarding() else { return Ok(None) };
+        forwarding.errand.piece(is_end)?;
+        if let (Some(stream), Some(piece)) = (&forwarding.stream, piece) {
             stream.passes(piece);
             if session.as_downstream().is_http2() && !forwarding.parting.passes(stream, piece, Instant::now(), self.drain.begun()) {
                 return Err(internal("the identity behind the stream has ended"));
@@ -221,18 +235,45 @@ impl ProxyHttp for Proxy {
         _: bool,
         _: &HttpPeer,
         _: std::os::unix::io::RawFd,
-        _: Option<&Digest>,
+        digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
         if let Some(forwarding) = exchange.forwarding() {
             forwarding.failed = None; // an earlier try's
+            forwarding.errand.connected(digest)?;
         }
         Ok(())
     }
 
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, exchange: &mut Exchange, error: Box<Error>) -> Box<Error> {
+        match exchange.forwarding() {
+            Some(forwarding) => forwarding.errand.could_not_connect(error),
+            None => error,
+        }
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        exchange: &mut Exchange,
+        reused: bool,
+    ) -> Box<Error> {
+        let unanswered = session.response_written().is_none();
+        match exchange.forwarding() {
+            Some(forwarding) => forwarding.errand.broke_off(error, reused, forwarding.harmless && unanswered),
+            None => {
+                error.set_retry(false);
+                error
+            }
+        }
+    }
+
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
         // A client that broke the body's framing is still there to be told.
-        let mut why = wire::broken(session).unwrap_or_else(|| Denied::from(respond::reason_of(error)));
+        let cut = exchange.forwarding().and_then(|forwarding| forwarding.errand.cut());
+        let mut why = wire::broken(session).unwrap_or_else(|| upstream::why(error, cut, respond::reason_of(error)));
         let (tenant, readable_by) = match &mut exchange.state {
             State::Admitted(forwarding) => {
                 // On HTTP/2 nobody looked since the last piece.
@@ -277,6 +318,9 @@ impl ProxyHttp for Proxy {
         let status = session.response_written().map(|answer| answer.status.as_u16());
         if let Some(error) = error {
             tracing::debug!(request_id = exchange.request_id, %error, "the exchange failed");
+        }
+        if let Some(forwarding) = exchange.forwarding() {
+            forwarding.errand.end(error.is_none());
         }
         self.record(session.req_header(), connection(session), status, error.is_some(), exchange);
     }

@@ -98,6 +98,10 @@ impl Proxy {
             status,
             outcome,
             denied,
+            upstream: match &exchange.state {
+                State::Admitted(forwarding) => Some(forwarding.errand.upstream().settings.name.as_str()),
+                State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) | State::Vouched(_) => None,
+            },
             admitted,
             caller,
             trace: exchange.trace.as_ref(),

@@ -233,6 +233,7 @@ pub(super) fn reason_of(error: &pingora::Error) -> Reason {
             | ErrorType::BindError
             | ErrorType::ConnectProxyFailure,
         ) => Reason::UpstreamUnreachable,
+        (_, ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError) => Reason::UpstreamTls,
         (ErrorSource::Upstream, _) => Reason::UpstreamProtocol,
         _ => Reason::GatewayInternal,
     }

@@ -38,6 +38,13 @@ pub(super) fn of(session: &Session, answer: &ResponseHeader, admitted: &Admitted
     Some(Arc::new(Stream::new(kind, Some(Rule { grace: rules.grace, judge: Box::new(judge) }), resumes)))
 }
 
+/// Whether nothing follows an answer's head (RFC 9112 §6.3).
+pub(super) fn has_no_body(session: &Session, answer: &ResponseHeader) -> bool {
+    let empty = |v: &http::HeaderValue| v.as_bytes() == b"0";
+    let none = matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    none || session.req_header().method == http::Method::HEAD || answer.headers.get_all(CONTENT_LENGTH).iter().any(empty)
+}
+
 /// How long a stream's backend may be silent: on HTTP/2, where a silent stream cannot be ended between its pieces, until what
 /// it stands on ends by itself.
 pub(super) fn longest_silence(session: &Session, admitted: &Admitted) -> Option<Duration> {

@@ -61,6 +61,31 @@ impl Directory {
     }
 }
 
+/// What a tenant goes to that stays in force cannot be taken away under it.
+#[test]
+fn an_upstream_stays_while_a_refused_file_goes_there() {
+    let mut directory = Directory::new();
+    let batch =
+        "[upstreams.batch]\naddress = \"127.0.0.1:3001\"\nassertion = { audience = \"batch\", keys = [{ id = \"b1\", file = \"third\" }] }";
+    let goes = format!("upstream = \"batch\"\n{}", file("a", KEYS[0].1, "acme"));
+    directory.write("doorward.toml", &main_file(batch)).write("tenants/a.toml", &goes);
+    assert!(directory.reload().unwrap().is_empty());
+    let kept = directory.tenant("a");
+    directory.write("tenants/a.toml", "not TOML");
+    let [refused] = directory.reload().unwrap() else { panic!("one file is refused") };
+    assert_eq!(refused.kept.as_deref(), Some("a"));
+    let upstreams = &directory.in_force.as_ref().unwrap().snapshot.upstreams;
+    assert_eq!(upstreams.get(kept.policy.upstream).unwrap().settings.name, "batch");
+    directory.write("doorward.toml", &main_file(""));
+    let said = directory.reload().unwrap_err();
+    assert!(said.contains("config::upstream_unknown") && said.contains("tenant a stays in force"), "{said}");
+    // And a file that names one that is not there is refused by itself.
+    let mut directory = Directory::new();
+    directory.write("tenants/a.toml", &goes);
+    let [refused] = directory.reload().unwrap() else { panic!("one file is refused") };
+    assert!(refused.problems[0].contains("there is no upstream \"batch\""), "{refused:?}");
+}
+
 #[test]
 fn a_broken_file_keeps_its_tenant_and_does_not_hold_back_the_others() {
     for broken in ["not TOML", "id = \"a\"\nmode = \"strict\"\n", &file("a", KEYS[0].1, "nowhere"), ""] {

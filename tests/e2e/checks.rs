@@ -226,7 +226,8 @@ fn shipped_configurations_name_every_reserved_header() {
     let upstream = Upstream::plain();
     let gateway = plain_gateway("nginx", upstream.address());
     let loaded = doorward::config::load(&gateway.path("doorward.toml"), 1, &|_, _| Default::default()).unwrap();
-    let mut answered: Vec<_> = loaded.snapshot.signer.names().map(|name| name.as_str()).filter(|name| *name != MAPPED).collect();
+    let mut answered: Vec<_> =
+        loaded.snapshot.upstreams.all().next().unwrap().signer.names().map(|name| name.as_str()).filter(|name| *name != MAPPED).collect();
     let mut listed = ANSWERED.to_vec();
     answered.sort_unstable();
     listed.sort_unstable();

@@ -38,16 +38,30 @@ impl Authority {
         self.sign(names, names[0], ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// The same, a day after its end.
+    pub fn expired(&self, names: &[&str]) -> Pair {
+        let ended = |params: &mut CertificateParams| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+        };
+        self.sign_as(names, names[0], ExtendedKeyUsagePurpose::ServerAuth, ended)
+    }
+
     /// A client's.
     pub fn client(&self, name: &str) -> Pair {
         self.sign(&[], name, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     fn sign(&self, names: &[&str], name: &str, purpose: ExtendedKeyUsagePurpose) -> Pair {
+        self.sign_as(names, name, purpose, |_| ())
+    }
+
+    fn sign_as(&self, names: &[&str], name: &str, purpose: ExtendedKeyUsagePurpose, change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name = called(name);
         params.extended_key_usages = vec![purpose];
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         Pair { certificate: params.signed_by(&key, &self.0).unwrap().pem(), key: key.serialize_pem() }
     }

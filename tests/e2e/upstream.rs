@@ -55,7 +55,16 @@ impl Upstream {
 
     /// Answers as told; an error closes the connection.
     pub fn start(behaviour: impl Fn(&Seen, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("bind"), behaviour)
+    }
+
+    /// The plain one at an address of one's own.
+    pub fn at(address: impl std::net::ToSocketAddrs) -> Self {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        Self::on(TcpListener::bind(address).expect("bind"), move |_, stream| stream.write_all(answer))
+    }
+
+    fn on(listener: TcpListener, behaviour: impl Fn(&Seen, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().expect("address");
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let (connections, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

@@ -8,7 +8,7 @@ use crate::gateway::{ASSERTION_KEY, Gateway, KEY, ORIGIN, halo, in_seconds, jwt}
 use crate::upstream::{Seen, Upstream};
 use crate::verifiers::{Captured, Verifier, assert_bound, changes, covered};
 
-fn captured(seen: &Seen, key_id: &str, algorithm: &str) -> Captured {
+pub fn captured(seen: &Seen, key_id: &str, algorithm: &str) -> Captured {
     Captured {
         method: seen.method.clone(),
         target: seen.target.clone(),

@@ -7,12 +7,12 @@ use crate::{files, trial};
 /// A module imports modules of smaller rows only; siblings do not import each other. `config` stands above `tenant` because
 /// it builds tenants (decision record 0001).
 const LAYERS: [&[&str]; 16] = [
-    &["client", "clock", "json", "manual", "outbound", "reason", "resolver", "secret"],
+    &["client", "clock", "json", "manual", "outbound", "reason", "secret"],
     &["request", "tls"],
     &["policy", "revocations", "token"],
     &["limits"],
     &["tenant"],
-    &["cors"],
+    &["cors", "upstream"],
     &["admission"],
     &["assertion"],
     &["snapshot"],

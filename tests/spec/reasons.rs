@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use crate::{case, files, trial};
 
 /// Reasons that need a socket, a clock or a fault to happen: the end-to-end tests show them.
-const ELSEWHERE: [Reason; 10] = [
+const ELSEWHERE: [Reason; 12] = [
     Reason::ClockBehind,
     Reason::GatewayInternal,
     Reason::UpstreamUnreachable,
@@ -15,6 +15,8 @@ const ELSEWHERE: [Reason; 10] = [
     Reason::ClientDisconnected,
     Reason::BodyTooSlow,
     Reason::GatewayOverloaded,
+    Reason::PathNotServed,
+    Reason::UpstreamTls,
     Reason::ForwardAuthUntrusted,
     Reason::StreamDrained,
 ];
