@@ -110,6 +110,9 @@ const CHUNKS: &str = "broken chunks";
 const UNASKED: &str = "bodies and switches that nobody asked for";
 const EARLY: &str = "answers before the request was read";
 
+/// Well within every timeout between two bytes.
+const DRIP: Duration = Duration::from_millis(100);
+
 /// All of them; their index is in the path that asks for them.
 fn faults() -> Vec<Fault> {
     use Answer::{Bytes, Does, Early, Then};
@@ -130,6 +133,14 @@ fn faults() -> Vec<Fault> {
         fault(ENDS, "half-closed within the answer", Then(HALF, half_close), CUT_OFF),
         fault(SLOW, "silent", Bytes(""), TIMEOUT),
         fault(SLOW, "silent within the head", Bytes("HTTP/1.1 200 OK\r\nX-A: "), TIMEOUT),
+        fault(
+            SLOW,
+            "a head that goes on, slowly",
+            Does(|s| {
+                trickle(s, &["HTTP/1.1 200 OK\r\n"], DRIP).and_then(|()| (0..200).try_for_each(|_| trickle(s, &["X-A: a\r\n"], DRIP)))
+            }),
+            TIMEOUT,
+        ),
         fault(SLOW, "silent within the body", Bytes(HALF), CUT_OFF),
         fault(SLOW, "a length that is longer than the body", Bytes("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok"), CUT_OFF),
         fault(
@@ -295,7 +306,10 @@ pub fn suffer_all(gateway: SocketAddr, notes: &Notes, goes_on: impl Fn() -> bool
 }
 
 fn gateway(upstream: SocketAddr) -> Gateway {
-    Gateway::start(&halo(upstream, "").replace("[assertion]", "connect_timeout = \"1s\"\nread_timeout = \"2s\"\n[assertion]"))
+    Gateway::start(
+        &halo(upstream, "")
+            .replace("[assertion]", "connect_timeout = \"1s\"\nfirst_byte_timeout = \"2s\"\nread_timeout = \"2s\"\n[assertion]"),
+    )
 }
 
 /// Asks for a fault; says what came instead of what may come.
