@@ -128,9 +128,16 @@ fn requests_at_once_stay_within_the_descriptors() {
 
 #[test]
 fn descriptors_that_are_gone_all_the_same_stop_nothing_for_long() {
-    let upstream = agent();
-    let gateway = Gateway::start_by("ulimit -n 256", &halo(upstream.address(), ""), &[]);
-    let mut there = Connection::open(gateway.address);
+    let gate = Arc::new(AtomicBool::new(false));
+    let opened = Arc::clone(&gate);
+    let upstream = Upstream::start(move |seen, stream| {
+        until("the gate", || (opened.load(Ordering::SeqCst) || seen.target != "/wait").then_some(()));
+        stream.write_all(&echo(seen))
+    });
+    let gateway =
+        Gateway::start_by("ulimit -n 256", &halo(upstream.address(), "").replace("[assertion]", "idle_timeout = \"1m\"\n[assertion]"), &[]);
+    let (mut there, mut another) = (Connection::open(gateway.address), Connection::open(gateway.address));
+    assert_eq!(asks(&mut another, "bob", "/before"), Some(true));
     assert_eq!(asks(&mut there, "ann", "/before"), Some(true));
     // The admin listener has no cap of its own: it is this machine's.
     let taken: Vec<_> = (0..300).map(|_| Connection::open(gateway.admin)).collect();
@@ -143,6 +150,14 @@ fn descriptors_that_are_gone_all_the_same_stop_nothing_for_long() {
     assert!(used < took / 4, "it took {used:?} of {took:?} to wait");
     let lines = gateway.log().lines().count() - lines;
     assert!(lines <= 4 * (took.as_secs() as usize + 1), "{lines} lines in {took:?}");
+    // The one connection to the backend is busy, and no other can be opened.
+    there.send(&request("GET", "/wait", &token("ann"), b"")).unwrap();
+    until("it to be there", || upstream.seen().iter().any(|seen| seen.target == "/wait").then_some(()));
+    another.send(&request("GET", "/more", &token("bob"), b"")).unwrap();
+    let answer = another.answer("GET").unwrap();
+    assert_eq!((answer.status, answer.reason()), (503, "gateway_overloaded"), "it is not the backend's fault");
+    gate.store(true, Ordering::SeqCst);
+    assert!(is_own(&there.answer("GET").unwrap(), "ann", "/wait"));
     drop((taken, outside));
     recovery(gateway.address);
     assert_eq!(asks(&mut there, "ann", "/after"), Some(true));
