@@ -24,7 +24,7 @@
 //! | How do bytes become a configuration, or every problem? | [`config`] |
 //! | What changes while it runs? | [`snapshot`], [`reload`], [`revocations`], [`jwks`] |
 //! | What does the framework do, and what do we keep it from doing? | [`server`], the only code that names it |
-//! | What does an operator see? | [`observe`], [`manual`] |
+//! | What does an operator see? | [`observe`], [`status`], [`manual`] |
 //! | What does the page load? | [`client`] |
 //!
 //! # What always holds
@@ -60,6 +60,7 @@ pub mod revocations;
 pub mod secret;
 pub mod server;
 pub mod snapshot;
+pub mod status;
 pub mod tenant;
 pub mod tls;
 pub mod token;

@@ -1,6 +1,7 @@
 //! What a tenant asks of its callers: mode, audience, and per route a level, a freshness, claim values; and which upstream a
 //! route goes to. Pure data and two lookups; [`crate::admission`] applies it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::Method;
@@ -183,9 +184,20 @@ pub struct Policy {
     pub ways: Vec<Way>,
 }
 
+/// Which rule a request met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// The tenant's audience: no route matched.
+    Audience,
+    /// The route at this index.
+    Route(usize),
+}
+
 /// What one request must show.
 #[derive(Clone, Copy, Debug)]
 pub struct Requirement<'p> {
+    /// The rule that says so.
+    pub rule: Rule,
     /// The lowest level that passes.
     pub level: Level,
     /// Oldest acceptable step-up.
@@ -197,6 +209,20 @@ pub struct Requirement<'p> {
 }
 
 impl Requirement<'_> {
+    /// The same in words, for the audit record: equal words ask for equal things.
+    pub fn described(&self) -> Cow<'static, str> {
+        let mut words = match self.level {
+            Level::SteppedUp if self.aal.is_empty() => format!("stepped_up within {} s", self.max_age.as_secs_f64()),
+            Level::SteppedUp => format!("stepped_up within {} s by {}", self.max_age.as_secs_f64(), self.aal.join(" or ")),
+            level if self.claims.is_empty() => return Cow::Borrowed(level.as_str()),
+            level => level.as_str().to_owned(),
+        };
+        for claim in self.claims {
+            words.push_str(&format!(", {} {}", claim.name, claim.values.join(" or ")));
+        }
+        Cow::Owned(words)
+    }
+
     /// The same as RFC 9470 challenge parameters.
     pub fn demand(&self) -> StepUpDemand {
         StepUpDemand { max_age: self.max_age.as_secs(), acr_values: self.aal.to_vec() }
@@ -217,18 +243,27 @@ impl Policy {
 
     /// What this request must show: the first matching route's rule, else the audience's.
     pub fn requirement(&self, method: &Method, path: &Path<'_>, upgrade: bool) -> Requirement<'_> {
-        let audience = match self.audience {
-            Audience::Anyone => Level::Anonymous,
-            Audience::Users => Level::Verified,
-        };
-        match self.routes.iter().find(|r| r.matches(method, path, upgrade)) {
+        self.requirement_of(self.routes.iter().position(|r| r.matches(method, path, upgrade)).map_or(Rule::Audience, Rule::Route))
+    }
+
+    /// What a rule of this policy asks.
+    pub fn requirement_of(&self, rule: Rule) -> Requirement<'_> {
+        let route = if let Rule::Route(index) = rule { self.routes.get(index) } else { None };
+        match route {
             Some(route) => Requirement {
+                rule,
                 level: route.require,
                 max_age: route.max_age.unwrap_or(self.step_up_max_age),
                 aal: &route.aal,
                 claims: &route.require_claims,
             },
-            None => Requirement { level: audience, max_age: self.step_up_max_age, aal: &[], claims: &[] },
+            None => {
+                let level = match self.audience {
+                    Audience::Anyone => Level::Anonymous,
+                    Audience::Users => Level::Verified,
+                };
+                Requirement { rule: Rule::Audience, level, max_age: self.step_up_max_age, aal: &[], claims: &[] }
+            }
         }
     }
 }

@@ -3,18 +3,21 @@
 //! each keeps its own tenant as it was. The last good stays, and a metric and a log line tell. Revocations are read first and on their own, so they apply while the rest is refused.
 
 use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use arc_swap::ArcSwap;
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::config::watched::{self, Files};
 use crate::config::{self, Loaded};
 use crate::jwks::KeySets;
-use crate::observe::metrics::{Metrics, Reload};
+use crate::observe::metrics::{LastReload, Metrics, Reload};
 use crate::observe::telemetry::Telemetry;
 use crate::revocations::Revocations;
 use crate::snapshot::{Listener, Live};
@@ -69,13 +72,13 @@ impl Reloader {
                 hangup = hangups.recv() => match hangup { Some(asks) => Some(asks), None => return },
                 _ = changed.recv() => None,
                 () = tokio::time::sleep(LOOK) => {
-                    let now = self::stamps(&files);
+                    let now = self.stamps(&files);
                     if now == stamps { continue }
                     None
                 }
             };
             self.revoke(&mut refused_revocations);
-            let now = self::stamps(&files);
+            let now = self.stamps(&files);
             let settled = settle(&files).await;
             stamps = now;
             if settled == files && forced.is_none() {
@@ -84,11 +87,23 @@ impl Reloader {
             files = self.reload().await.unwrap_or(settled);
             watch.follow(&files);
             // What changed since it was read is looked at again at once.
-            stamps = self::stamps(&files);
+            stamps = self.stamps(&files);
             if watched::again(&files) != files {
                 stamps.clear();
             }
         }
+    }
+
+    /// Where each file really is, its size and its time: cheap to look at twice a second. The revocations in force are looked
+    /// at even where a configuration that is refused names none.
+    fn stamps(&self, files: &Files) -> Vec<Option<(PathBuf, u64, std::time::SystemTime)>> {
+        let stamp = |path: &Path| {
+            let real = path.canonicalize().ok()?;
+            let data = real.metadata().ok()?;
+            Some((real, data.len(), data.modified().ok()?))
+        };
+        let revocations = self.live.load().0.settings.revocations.clone();
+        files.keys().chain(&revocations).map(|path| stamp(path)).collect()
     }
 
     fn revoke(&self, refused: &mut String) {
@@ -123,20 +138,27 @@ impl Reloader {
                 for problem in &problems.rendered {
                     tracing::error!("configuration refused, the last good one stays:\n{problem}");
                 }
-                self.refuse();
+                self.refuse(problems.rendered.iter().find(|problem| problem.starts_with("error")).cloned());
                 Some(problems.files)
             }
             (Err(_), _) | (_, Err(_)) => {
-                tracing::error!("configuration refused, the last good one stays: the loader or the clock failed");
-                self.refuse();
+                let why = "the loader or the clock failed";
+                tracing::error!("configuration refused, the last good one stays: {why}");
+                self.refuse(Some(why.to_owned()));
                 None
             }
         }
     }
 
-    fn refuse(&self) {
+    fn refuse(&self, problem: Option<String>) {
         let snapshot = self.live.load().0;
         self.metrics.reloaded(Reload::Refused, snapshot.generation, snapshot.loaded_at);
+        self.tried(Reload::Refused, snapshot.generation, problem);
+    }
+
+    fn tried(&self, result: Reload, generation: u64, problem: Option<String>) {
+        let at = clock::read().unwrap_or(clock::UnixTime::from_millis(0));
+        self.metrics.tried(LastReload { result, at, generation, problem });
     }
 
     async fn apply(&self, loaded: Loaded, now: clock::UnixTime) -> Files {
@@ -170,6 +192,7 @@ impl Reloader {
         self.live.swap(snapshot);
         let result = if refused.is_empty() { Reload::Applied } else { Reload::Partial };
         self.metrics.reloaded(result, generation, now);
+        self.tried(result, generation, refused.iter().find_map(|file| file.problems.first()).cloned());
         keys.iter().for_each(config::KeyInUse::log);
         tracing::info!(generation, refused_files = refused.len(), "configuration applied");
         self.revoke(&mut String::new());
@@ -191,39 +214,38 @@ async fn settle(files: &Files) -> Files {
     last
 }
 
-/// Where each file really is, its size and its time: cheap to look at twice a second.
-fn stamps(files: &Files) -> Vec<Option<(PathBuf, u64, std::time::SystemTime)>> {
-    let stamp = |path: &PathBuf| {
-        let real = path.canonicalize().ok()?;
-        let data = real.metadata().ok()?;
-        Some((real, data.len(), data.modified().ok()?))
-    };
-    files.keys().map(stamp).collect()
-}
-
 /// The directories of the watched files: a rename or symlink swap shows in the directory, not in the file.
 struct Watch {
     watcher: Option<RecommendedWatcher>,
     directories: HashSet<PathBuf>,
+    /// The files' own names: others are written beside them, logs among them.
+    names: Arc<ArcSwap<HashSet<OsString>>>,
 }
 
 impl Watch {
     fn new(events: mpsc::Sender<()>) -> Self {
-        // A full channel already says that something changed.
-        let watcher = notify::recommended_watcher(move |_| {
-            let _ = events.try_send(());
+        let names = Arc::<ArcSwap<HashSet<OsString>>>::default();
+        let watched = Arc::clone(&names);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.is_err() || event.is_ok_and(|event| is_change(&event, &watched.load())) {
+                let _ = events.try_send(()); // a full channel already says that something changed
+            }
         });
         if let Err(error) = &watcher {
             tracing::warn!(%error, "no file events here; files are looked at every 500 ms");
         }
-        Self { watcher: watcher.ok(), directories: HashSet::new() }
+        Self { watcher: watcher.ok(), directories: HashSet::new(), names }
     }
 
     fn follow(&mut self, files: &Files) {
         let Some(watcher) = &mut self.watcher else { return };
         let of = |path: &PathBuf| if path.is_dir() { Some(path.clone()) } else { path.parent().map(Path::to_path_buf) };
         let real = files.keys().filter_map(|f| f.canonicalize().ok());
-        for directory in files.keys().cloned().chain(real).filter_map(|f| of(&f)) {
+        let all: Vec<_> = files.keys().cloned().chain(real).collect();
+        // None is forgotten: a configuration that is refused may name fewer than the one in force.
+        let names = all.iter().filter_map(|file| file.file_name()).map(OsStr::to_owned);
+        self.names.store(Arc::new(self.names.load().iter().cloned().chain(names).collect()));
+        for directory in all.iter().filter_map(of) {
             let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
             if self.directories.contains(&directory) {
                 continue;
@@ -232,6 +254,50 @@ impl Watch {
                 Ok(()) => drop(self.directories.insert(directory)),
                 Err(error) => tracing::debug!(%error, directory = %directory.display(), "not watched"),
             }
+        }
+    }
+}
+
+/// Whether an event may be about a watched file. That one was opened or read is no change: we read them ourselves. What is
+/// written into another file beside them is none either; where another appears, goes or is renamed, a link may lead elsewhere.
+fn is_change(event: &Event, names: &HashSet<OsString>) -> bool {
+    let ours = || event.paths.iter().any(|path| path.file_name().is_none_or(|name| names.contains(name)));
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => {
+            ours()
+        }
+        EventKind::Access(_) => false,
+        EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::event::{CreateKind, DataChange, RemoveKind, RenameMode};
+
+    #[test]
+    fn a_change_is_what_may_change_a_watched_file() {
+        let names = HashSet::from([OsString::from("doorward.toml")]);
+        let open = EventKind::Access(AccessKind::Open(AccessMode::Any));
+        let read = EventKind::Access(AccessKind::Close(AccessMode::Read));
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let (created, removed) = (EventKind::Create(CreateKind::Any), EventKind::Remove(RemoveKind::Any));
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        for (kind, name, change) in [
+            (open, "doorward.toml", false),
+            (read, "doorward.toml", false),
+            (written, "doorward.toml", true),
+            (data, "doorward.toml", true),
+            (data, "audit.log", false),
+            (written, "audit.log", false),
+            (created, "..data", true),
+            (renamed, "..data", true),
+            (removed, "anything", true),
+        ] {
+            let event = Event::new(kind).add_path(Path::new("/etc/doorward").join(name));
+            assert_eq!(is_change(&event, &names), change, "{event:?}");
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct ServerSettings {
     pub trusted: Trusted,
     /// Metrics, probes, status, JWKS; loopback by default.
     pub admin: SocketAddr,
+    /// Names under which the status page answers, beside `localhost` and the listener's address.
+    pub admin_hosts: Vec<String>,
     /// Probes and metrics only, where Kubernetes and Prometheus can reach them.
     pub probes: Option<SocketAddr>,
     /// Worker threads of the proxy; default: the number of cores.

@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
+use super::evidence::{Evidence, Proof, StepUpAge};
 use super::identify::AllowedOrigin;
 use super::shown::Shown;
 use super::{Admitted, Caller, CallerSummary, ClaimedId, Refused};
 use crate::clock::UnixTime;
-use crate::policy::{Level, Mode, Requirement};
+use crate::policy::{Level, Mode, RequiredClaim, Requirement};
 use crate::reason::{Denied, Reason};
 use crate::request::RequestHead;
 use crate::request::credential::Form;
+use crate::request::origin::Origin;
 use crate::revocations::Revocations;
 use crate::tenant::{MissingOrigin, OnExpired, Tenant, UnsignedId};
 use crate::token::claims::VerifiedSubject;
@@ -22,6 +24,7 @@ use crate::token::{FORMATS, FormatName};
 pub(super) struct Authenticated<'a> {
     page: AllowedOrigin<'a>,
     caller: Caller,
+    proof: Proof,
     /// What enforce would deny; `None` in enforce, where it was denied.
     would_deny: Option<Denied>,
     /// The token was good but for its expiry and the tenant goes on anonymously.
@@ -50,30 +53,32 @@ impl<'a> Authenticated<'a> {
             (Some(session), _, None) => judge_session(tenant, session, page.parent.as_ref(), &shown),
             (None, _, None) => judge(tenant, &shown, revocations, now),
         };
-        let (caller, would_deny, expired) = match judged {
-            Ok(Judged::Caller(caller)) => (caller, None, false),
-            Ok(Judged::Expired) => (Caller::Anonymous, None, true),
-            Err(refused) if tenant.mode == Mode::Monitor => (unproven(page.session.as_ref(), &shown), Some(refused.why), false),
-            Err(refused) => return Err(refused),
-        };
-        if page.origin.is_none() && tenant.missing_origin == MissingOrigin::Verified && caller.level() < Level::Verified {
-            return Err(Refused::of(caller.summary(), Reason::OriginMissing));
-        }
-        Ok(Self { page, caller, would_deny, expired })
+        let proof = Proof::of(tenant.mode, page.session.as_ref(), &shown, &judged);
+        let noting = |refused: Refused| refused.noting(|evidence| evidence.proof = Some(proof));
+        let weighed = weigh(tenant.mode, judged, Caller::Anonymous, || unproven(page.session.as_ref(), &shown)).map_err(noting)?;
+        let Weighed { caller, would_deny, expired } = weighed;
+        allow_missing_origin(tenant, page.origin, caller.level()).map_err(|why| noting(Refused::of(caller.summary(), why)))?;
+        let would_deny = would_deny.map(|refused| refused.why);
+        Ok(Self { page, caller, proof, would_deny, expired })
     }
 
     /// Route policy, which follows the mode.
     pub(super) fn admit(self, head: &RequestHead<'_>, now: UnixTime) -> Result<Admitted, Refused> {
         let tenant = self.page.known.tenant;
         let requirement = tenant.policy.requirement(head.method, &head.path, head.upgrade);
-        let caller = step_up(self.caller, &requirement, now);
-        let refused = match tenant.mode {
-            Mode::Off => None,
-            Mode::Monitor | Mode::Enforce => unmet(&caller, &requirement, self.expired),
+        let shown = self.caller.verified().and_then(VerifiedSubject::stepped_up);
+        let evidence = Evidence {
+            embed_key: None,
+            proof: Some(self.proof),
+            rule: Some(requirement.rule),
+            step_up: shown.map(|shown| StepUpAge { seconds: now.as_secs_f64() - shown.at, aal: shown.aal.clone() }),
         };
-        let would_deny = match (refused, tenant.mode) {
-            (Some(why), Mode::Enforce) => return Err(Refused::of(caller.summary(), why)),
-            (refused, _) => self.would_deny.or(refused),
+        let caller = step_up(self.caller, &requirement, now);
+        let claims = caller.verified().map(VerifiedSubject::claims);
+        let has = |claim: &RequiredClaim| claim.met_by(claims.and_then(|all| all.get(&claim.name)));
+        let would_deny = match under(tenant.mode, self.would_deny, || unmet(caller.level(), has, &requirement, self.expired)) {
+            Ok(would_deny) => would_deny,
+            Err(why) => return Err(Refused::of(caller.summary(), why).noting(|noted| *noted = evidence)),
         };
         let origin = self.page.origin.map(|o| o.as_str().to_owned());
         let session = self.page.session;
@@ -84,7 +89,7 @@ impl<'a> Authenticated<'a> {
             Caller::Verified(..) | Caller::Claimed(_) | Caller::Anonymous => None,
         };
         let upstream = tenant.policy.upstream(head.method, &head.path, head.upgrade);
-        Ok(Admitted { tenant, origin, caller, session, step_up_ends_at, would_deny, upstream })
+        Ok(Admitted { tenant, origin, caller, session, step_up_ends_at, would_deny, upstream, evidence })
     }
 }
 
@@ -100,19 +105,61 @@ fn unproven(session: Option<&Session>, shown: &Shown<'_>) -> Caller {
     }
 }
 
-/// What the decision table says in `enforce`, before route policy.
-pub(super) enum Judged {
-    Caller(Caller),
+/// What the decision table says in `enforce`, before route policy. `C` is a caller, or as much as is known of one.
+pub(super) enum Judged<C = Caller> {
+    Caller(C),
     /// Authentic but expired, and the tenant takes that for anonymous.
     Expired,
 }
 
 pub(super) fn judge(tenant: &Tenant, shown: &Shown<'_>, revocations: &Revocations, now: UnixTime) -> Result<Judged, Refused> {
     let Some(token) = &shown.token else { return Ok(judge_unproven(tenant, shown.unproven(), !shown.ids.is_empty())?) };
-    match verify(tenant, token, shown, revocations, now) {
-        Ok(subject) => Ok(Judged::Caller(Caller::Verified(subject, None))),
-        Err(refused) if refused.why.reason == Reason::TokenExpired && tenant.on_expired == OnExpired::Anonymous => Ok(Judged::Expired),
-        Err(refused) => Err(refused),
+    let verified = verify(tenant, token, shown, revocations, now).map(|subject| Caller::Verified(subject, None));
+    forgive(tenant, verified, |refused| refused.why.reason)
+}
+
+/// What an expired token is worth to the tenant.
+pub(super) fn forgive<C, E>(tenant: &Tenant, verified: Result<C, E>, reason: impl FnOnce(&E) -> Reason) -> Result<Judged<C>, E> {
+    match verified {
+        Ok(caller) => Ok(Judged::Caller(caller)),
+        Err(why) if tenant.on_expired == OnExpired::Anonymous && reason(&why) == Reason::TokenExpired => Ok(Judged::Expired),
+        Err(why) => Err(why),
+    }
+}
+
+/// A verdict as the mode takes it.
+pub(super) struct Weighed<C, E> {
+    pub(super) caller: C,
+    /// In `monitor`: what was wrong.
+    pub(super) would_deny: Option<E>,
+    /// The token was good but for its expiry and the tenant goes on anonymously.
+    pub(super) expired: bool,
+}
+
+/// Enforce stops where the verdict does; monitor goes on with what the caller is without proof.
+pub(super) fn weigh<C, E>(mode: Mode, judged: Result<Judged<C>, E>, nobody: C, unproven: impl FnOnce() -> C) -> Result<Weighed<C, E>, E> {
+    match judged {
+        Ok(Judged::Caller(caller)) => Ok(Weighed { caller, would_deny: None, expired: false }),
+        Ok(Judged::Expired) => Ok(Weighed { caller: nobody, would_deny: None, expired: true }),
+        Err(why) if mode == Mode::Monitor => Ok(Weighed { caller: unproven(), would_deny: Some(why), expired: false }),
+        Err(why) => Err(why),
+    }
+}
+
+/// What a request without Origin must show, in every mode.
+pub(super) fn allow_missing_origin(tenant: &Tenant, origin: Option<Origin<'_>>, level: Level) -> Result<(), Reason> {
+    if origin.is_none() && tenant.missing_origin == MissingOrigin::Verified && level < Level::Verified {
+        return Err(Reason::OriginMissing);
+    }
+    Ok(())
+}
+
+/// Route policy as the mode takes it, after what the mode found wrong `earlier`.
+pub(super) fn under(mode: Mode, earlier: Option<Denied>, unmet: impl FnOnce() -> Option<Denied>) -> Result<Option<Denied>, Denied> {
+    match mode {
+        Mode::Off => Ok(earlier),
+        Mode::Monitor => Ok(earlier.or_else(unmet)),
+        Mode::Enforce => unmet().map_or(Ok(earlier), Err),
     }
 }
 
@@ -141,7 +188,7 @@ fn judge_session(tenant: &Tenant, session: &Session, parent: Option<&Arc<Identit
 }
 
 /// Nothing, or an id without a token.
-fn judge_unproven(tenant: &Tenant, caller: Caller, has_id: bool) -> Result<Judged, Denied> {
+pub(super) fn judge_unproven<C>(tenant: &Tenant, caller: C, has_id: bool) -> Result<Judged<C>, Denied> {
     if has_id && tenant.unsigned_id == UnsignedId::Deny {
         return Err(Denied::new(Reason::TokenMissing, "an id without a token"));
     }
@@ -180,28 +227,28 @@ fn verify(tenant: &Tenant, token: &str, shown: &Shown<'_>, revocations: &Revocat
 /// Raises a verified caller whose step-up is fresh and strong enough for this request.
 fn step_up(caller: Caller, requirement: &Requirement<'_>, now: UnixTime) -> Caller {
     let Caller::Verified(subject, _) = caller else { return caller };
-    let fresh = subject.stepped_up().filter(|s| {
-        let strong = requirement.aal.is_empty() || s.aal.as_ref().is_some_and(|aal| requirement.aal.contains(aal));
-        strong && now.as_secs_f64() - s.at <= requirement.max_age.as_secs_f64()
-    });
-    let fresh = fresh.cloned();
+    let fresh = subject.stepped_up().filter(|s| is_enough(now.as_secs_f64() - s.at, s.aal.as_ref(), requirement)).cloned();
     Caller::Verified(subject, fresh)
 }
 
+/// Whether a step-up of this age, in seconds, is fresh and strong enough.
+pub(super) fn is_enough(age: f64, aal: Option<&String>, requirement: &Requirement<'_>) -> bool {
+    let strong = requirement.aal.is_empty() || aal.is_some_and(|aal| requirement.aal.contains(aal));
+    strong && age <= requirement.max_age.as_secs_f64()
+}
+
 /// What a route asks and the caller has not. A missing token is named before a missing step-up.
-fn unmet(caller: &Caller, requirement: &Requirement<'_>, expired: bool) -> Option<Denied> {
-    let verified = caller.verified();
+pub(super) fn unmet(level: Level, has: impl Fn(&RequiredClaim) -> bool, requirement: &Requirement<'_>, expired: bool) -> Option<Denied> {
     let wants_user = requirement.level >= Level::Verified || !requirement.claims.is_empty();
-    if wants_user && verified.is_none() || caller.level() < requirement.level.min(Level::Verified) {
+    if wants_user && level < Level::Verified || level < requirement.level.min(Level::Verified) {
         let reason = if expired { Reason::TokenExpired } else { Reason::TokenMissing };
         return Some(Denied::new(reason, "the route or audience asks for a verified user"));
     }
-    if caller.level() < requirement.level {
+    if level < requirement.level {
         let mut why = Denied::new(Reason::StepUpRequired, "no step-up that is fresh and strong enough for the route");
         why.step_up = Some(Box::new(requirement.demand()));
         return Some(why);
     }
-    let claims = verified.map(VerifiedSubject::claims);
-    let lacking = requirement.claims.iter().find(|c| !c.met_by(claims.and_then(|all| all.get(&c.name))))?;
+    let lacking = requirement.claims.iter().find(|claim| !has(claim))?;
     Some(Denied::new(Reason::ClaimNotAllowed, format!("claim {}", lacking.name)))
 }

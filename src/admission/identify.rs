@@ -190,17 +190,22 @@ pub(super) struct AllowedOrigin<'a> {
 
 impl<'a> AllowedOrigin<'a> {
     pub(super) fn allow(mut known: KnownTenant, head: &RequestHead<'a>, revocations: &Revocations, now: UnixTime) -> Result<Self, Denied> {
-        match head.origin {
-            Some(origin) if !known.tenant.allows(origin) => return Err(Reason::OriginNotAllowed.into()),
-            None if known.tenant.missing_origin == MissingOrigin::Deny => return Err(Reason::OriginMissing.into()),
-            Some(_) | None => {}
-        }
+        allow_page(&known.tenant, head.origin)?;
         let session = known.session.take().transpose()?.map(|signed| signed.accept(now)).transpose()?;
         let parent = match &session {
             Some(session) => still_good(session.grant(), &known.tenant, head.origin, revocations, now)?,
             None => None,
         };
         Ok(Self { origin: head.origin, known, session, parent })
+    }
+}
+
+/// The tenant's list, before anything is known of the caller.
+pub(super) fn allow_page(tenant: &Tenant, origin: Option<Origin<'_>>) -> Result<(), Reason> {
+    match origin {
+        Some(origin) if !tenant.allows(origin) => Err(Reason::OriginNotAllowed),
+        None if tenant.missing_origin == MissingOrigin::Deny => Err(Reason::OriginMissing),
+        Some(_) | None => Ok(()),
     }
 }
 

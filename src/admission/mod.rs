@@ -3,8 +3,10 @@
 //! only the state before can make (`KnownTenant` → `AllowedOrigin` → `Authenticated` → [`Admitted`]), so the order cannot
 //! change without changing types. Called by the server for every request; only an [`Admitted`] can be signed.
 
+pub mod again;
 mod authenticate;
 mod check;
+pub mod evidence;
 mod identify;
 mod own;
 mod shown;
@@ -24,9 +26,11 @@ use crate::request::origin::Origin;
 use crate::revocations::Revocations;
 use crate::tenant::{Tenant, Tenants};
 use crate::token::claims::{SteppedUp, VerifiedSubject};
+use crate::token::keys::IdentityKey;
 use crate::token::session::{Session, Sessions};
 use authenticate::Authenticated;
 pub use check::decide_check;
+use evidence::Evidence;
 use identify::{AllowedOrigin, KnownTenant};
 use shown::Shown;
 
@@ -88,20 +92,26 @@ pub struct Denial {
 }
 
 /// Who was talking, for the record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct CallerSummary {
     /// How sure we were.
     pub level: Level,
     /// The subject: verified or claimed, by the level.
     pub subject: Option<String>,
-    /// The id of the secret that verified it.
-    pub secret: Option<String>,
+    /// The key that verified it.
+    pub key: Option<Arc<IdentityKey>>,
+    /// What other rules could judge it by.
+    pub evidence: Evidence,
 }
 
 impl CallerSummary {
+    fn nobody() -> Self {
+        Self { level: Level::Anonymous, subject: None, key: None, evidence: Evidence::default() }
+    }
+
     fn verified(subject: &VerifiedSubject) -> Self {
-        let secret = Some(subject.key().id.clone());
-        Self { level: Level::Verified, subject: Some(subject.subject().to_owned()), secret }
+        let key = Some(Arc::clone(subject.key()));
+        Self { level: Level::Verified, subject: Some(subject.subject().to_owned()), key, evidence: Evidence::default() }
     }
 }
 
@@ -115,6 +125,12 @@ struct Refused {
 impl Refused {
     fn of(caller: CallerSummary, why: impl Into<Denied>) -> Self {
         Self { why: why.into(), caller: Some(Box::new(caller)) }
+    }
+
+    /// The same with what was found out on the way.
+    fn noting(mut self, note: impl FnOnce(&mut Evidence)) -> Self {
+        note(&mut self.caller.get_or_insert_with(|| Box::new(CallerSummary::nobody())).evidence);
+        self
     }
 }
 
@@ -190,14 +206,14 @@ impl Caller {
         }
     }
 
-    /// The id of the secret that verified it.
-    pub fn secret(&self) -> Option<&str> {
-        self.verified().map(|subject| subject.key().id.as_str())
+    /// The key that verified it.
+    pub fn key(&self) -> Option<&Arc<IdentityKey>> {
+        self.verified().map(VerifiedSubject::key)
     }
 
     fn summary(&self) -> CallerSummary {
-        let (subject, secret) = (self.subject().map(str::to_owned), self.secret().map(str::to_owned));
-        CallerSummary { level: self.level(), subject, secret }
+        let (subject, key) = (self.subject().map(str::to_owned), self.key().cloned());
+        CallerSummary { level: self.level(), subject, key, evidence: Evidence::default() }
     }
 }
 
@@ -211,6 +227,7 @@ pub struct Admitted {
     /// When the step-up that the route asked for is over (Unix seconds).
     step_up_ends_at: Option<f64>,
     would_deny: Option<Denied>,
+    evidence: Evidence,
     upstream: UpstreamId,
 }
 
@@ -240,6 +257,11 @@ impl Admitted {
         self.would_deny.as_ref()
     }
 
+    /// What other rules could judge it by.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
     /// Where it may go.
     pub fn upstream(&self) -> UpstreamId {
         self.upstream
@@ -247,7 +269,12 @@ impl Admitted {
 
     /// Gives the permit back: the request has no way to its upstream.
     pub fn stop(self, why: Denied) -> Denial {
-        Denial { why, caller: Some(self.caller.summary()), tenant: Some(self.tenant), readable_by: self.origin }
+        Denial {
+            why,
+            caller: Some(CallerSummary { evidence: self.evidence, ..self.caller.summary() }),
+            tenant: Some(self.tenant),
+            readable_by: self.origin,
+        }
     }
 }
 
@@ -264,21 +291,26 @@ pub fn decide(head: &RequestHead<'_>, body: Body<'_>, rules: Rules<'_>, now: Uni
         Err(why) => return Decision::Deny(unknown(why, head.origin, rules.tenants)),
     };
     let tenant = Arc::clone(&known.tenant);
+    let embed_key = rules.tenants.fingerprint_of(&known.embed_key);
     let walk = || -> Result<Option<Admitted>, Refused> {
         rules.meter.arrive(met(&tenant), &known.embed_key, head, now)?; // before any token is looked at
         let page = AllowedOrigin::allow(known, head, rules.revocations, now)?;
         let Some(shown) = Shown::collect(&page, head, body)? else { return Ok(None) };
         let authenticated = Authenticated::authenticate(page, shown, rules.revocations, now)?;
-        let admitted = authenticated.admit(head, now)?;
+        let mut admitted = authenticated.admit(head, now)?;
+        admitted.evidence.embed_key = embed_key;
         let subject = admitted.caller.verified().map(VerifiedSubject::subject);
         let passed = rules.meter.pass(met(&tenant), subject, true, head, now); // last: what is denied is not charged
-        passed.map_err(|why| Refused::of(admitted.caller.summary(), why))?;
+        passed.map_err(|why| Refused::of(admitted.caller.summary(), why).noting(|evidence| *evidence = admitted.evidence.clone()))?;
         Ok(Some(admitted))
     };
     match walk() {
         Ok(Some(admitted)) => Decision::Forward(admitted),
         Ok(None) => Decision::NeedBody,
-        Err(why) => Decision::Deny(denied(why, head, Arc::clone(&tenant))),
+        Err(why) => {
+            let why = why.noting(|evidence| evidence.embed_key = embed_key);
+            Decision::Deny(denied(why, head, Arc::clone(&tenant)))
+        }
     }
 }
 

@@ -195,12 +195,13 @@ fn user_token(tenant: &Tenant, members: &Members, head: &RequestHead<'_>, now: U
     let signed = tenant.keys.all().live(FormatName::Jwt, now).find_map(|key| match key.material() {
         Material::Secret { decoding, .. } => {
             let secret = decoding.try_get_as_bytes().ok()?;
-            Some((mint::jwt(secret, key.algorithm, key.kid.as_deref(), &claims).ok()?, Some(key.id.clone())))
+            Some((mint::jwt(secret, key.algorithm, key.kid.as_deref(), &claims).ok()?, Arc::clone(key)))
         }
         Material::Public { .. } => None,
     });
-    let (token, secret) = signed.ok_or(Denied::new(Reason::GatewayInternal, "the tenant has no shared secret of format jwt"))?;
-    Ok((json!({ "token": token }), CallerSummary { level: Level::Verified, subject: Some(user), secret }))
+    let (token, key) = signed.ok_or(Denied::new(Reason::GatewayInternal, "the tenant has no shared secret of format jwt"))?;
+    let caller = CallerSummary { level: Level::Verified, subject: Some(user), key: Some(key), evidence: Default::default() };
+    Ok((json!({ "token": token }), caller))
 }
 
 /// Judges what was shown as the data plane would, and mints a session at that level. A bad token fails the mint in monitor

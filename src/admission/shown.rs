@@ -21,13 +21,16 @@ pub(super) struct Shown<'a> {
     pub(super) ids: Vec<String>,
     /// In `monitor`: the body could not be read, so ids in it are unknown.
     pub(super) unread: Option<Denied>,
+    /// In `off`: another mode would have looked into the body.
+    pub(super) unlooked: bool,
 }
 
 impl<'a> Shown<'a> {
     /// `None` when the body must be held first.
     pub(super) fn collect(page: &AllowedOrigin<'_>, head: &RequestHead<'a>, body: Body<'_>) -> Result<Option<Self>, Denied> {
         let tenant = &page.known.tenant;
-        let Some(fields) = held_fields(tenant, head, body) else { return Ok(None) };
+        let wanted = wants_body(tenant, head);
+        let Some(fields) = held_fields(tenant, wanted && tenant.mode != Mode::Off, head, body) else { return Ok(None) };
         let (fields, unread) = match fields {
             Ok(fields) => (fields, None),
             // A slow body is a limit, and limits never follow the mode.
@@ -37,7 +40,7 @@ impl<'a> Shown<'a> {
         for name in fields.of(Purpose::TenantName) {
             page.known.refuse_other_name(name)?;
         }
-        let mut shown = Self { token: None, ids: Vec::new(), unread };
+        let mut shown = Self { token: None, ids: Vec::new(), unread, unlooked: wanted && tenant.mode == Mode::Off };
         if !page.known.bearer_is_taken
             && let Some(bearer) = head.bearer()?
         {
@@ -67,7 +70,7 @@ impl<'a> Shown<'a> {
 
     /// What one of our own endpoints was given.
     pub(super) fn given(tenant: &Tenant, token: Option<&str>, id: Option<&str>) -> Result<Self, Denied> {
-        let mut shown = Self { token: None, ids: Vec::new(), unread: None };
+        let mut shown = Self { token: None, ids: Vec::new(), unread: None, unlooked: false };
         if let Some(token) = token {
             shown.add_token(Cow::Owned(token.to_owned()))?;
         }
@@ -107,13 +110,14 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// The inspected members of the body; `None` when it must be read first.
-fn held_fields(tenant: &Tenant, head: &RequestHead<'_>, body: Body<'_>) -> Option<Result<BodyFields, Denied>> {
+/// Whether this body may have members that the tenant inspects.
+fn wants_body(tenant: &Tenant, head: &RequestHead<'_>) -> bool {
     let places = &tenant.places;
-    let wanted = tenant.mode != Mode::Off
-        && head.has_body
-        && !places.body.is_empty()
-        && places.body_paths.iter().any(|pattern| pattern.covers(&head.path));
+    head.has_body && !places.body.is_empty() && places.body_paths.iter().any(|pattern| pattern.covers(&head.path))
+}
+
+/// The inspected members of the body; `None` when it must be read first.
+fn held_fields(tenant: &Tenant, wanted: bool, head: &RequestHead<'_>, body: Body<'_>) -> Option<Result<BodyFields, Denied>> {
     if !wanted {
         return Some(Ok(BodyFields::default()));
     }
@@ -122,7 +126,7 @@ fn held_fields(tenant: &Tenant, head: &RequestHead<'_>, body: Body<'_>) -> Optio
     }
     match body {
         Body::NotRead => None,
-        Body::Held(bytes) => Some(BodyFields::parse(bytes, &places.body)),
+        Body::Held(bytes) => Some(BodyFields::parse(bytes, &tenant.places.body)),
         Body::TooLarge => Some(Err(Reason::BodyTooLarge.into())),
         Body::TooSlow => Some(Err(Reason::BodyTimeout.into())),
     }

@@ -63,6 +63,7 @@ impl Demo {
             for line in parts.curl_lines(gateway, &url, now)? {
                 println!("# {}\n{}\n", line.title, line.command);
             }
+            println!("Status page: http://{admin}/");
             println!("Metrics and status: curl -s http://{admin}/metrics, curl -s http://{admin}/status");
             println!("Each request's audit record appears below. Ctrl-C ends everything.\n");
             Ok(())

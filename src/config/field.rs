@@ -286,6 +286,24 @@ impl Word for HostPort {
     }
 }
 
+/// A host name as a browser sends it, without a port.
+pub(super) struct HostName(pub(super) String);
+
+impl Word for HostName {
+    const EXAMPLE: &'static str = "\"doorward.internal\"";
+    const WANTED: &'static str = "a host name";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let v6 = text.strip_prefix('[').and_then(|h| h.strip_suffix(']')).is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok());
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
+        if v6 || !text.is_empty() && !text.ends_with('.') && text.bytes().all(plain) {
+            return Ok(Self(text.to_owned()));
+        }
+        let help = "write the name alone, in lower case: no scheme, port, path or star, like \"doorward.internal\"";
+        Err(Complaint::new(Code::BadValue, "is not a host name").help(help))
+    }
+}
+
 /// Where an issuer publishes its keys, in its normal form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IssuerUrl(pub(super) String);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::KeyInUse;
 use super::diagnostic::{Code, Diagnostic};
-use super::field::{Bytes, SubjectWord};
+use super::field::{Bytes, HostName, SubjectWord};
 use super::material::shared_secret;
 use super::once::Sharing;
 use super::table::{Located, Table};
@@ -60,6 +60,7 @@ fn server(table: &Table<'_>) -> ServerSettings {
         listeners: listen.map(|l| Listener::plain(l.value)).into_iter().chain(more.into_iter().map(|l| l.value)).collect(),
         trusted,
         admin: admin.map_or(SocketAddr::from(([127, 0, 0, 1], 9090)), |a| a.value),
+        admin_hosts: table.list::<HostName>("admin_hosts").unwrap_or_default().into_iter().map(|host| host.value.0).collect(),
         probes: probes.map(|p| p.value),
         threads: number(table, "threads", cores, 1..=1024),
         body_hold: size(table, "body_hold", 1024 * 1024, 1024..=64 * 1024 * 1024),

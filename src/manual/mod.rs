@@ -45,6 +45,9 @@ pub mod upgrade {}
 #[doc = include_str!("telemetry.md")]
 pub mod telemetry {}
 
+#[doc = include_str!("status.md")]
+pub mod status {}
+
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
@@ -103,6 +106,9 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0015-every-reserved-name-is-answered.md")]
     pub mod every_reserved_name_is_answered {}
+
+    #[doc = include_str!("decisions/0016-the-status-page-is-kept-to-the-operators-browser.md")]
+    pub mod the_status_page_is_kept_to_the_operators_browser {}
 
     #[doc = include_str!("decisions/0017-what-a-backend-may-answer.md")]
     pub mod what_a_backend_may_answer {}

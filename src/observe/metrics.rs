@@ -12,96 +12,16 @@ use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+pub use super::counts::{Counted, OTHER, Outcome, TenantMetrics, UNKNOWN};
 use super::key_sets::KeySetMetrics;
 use super::lines::LostLines;
+use super::recent::Recent;
 use super::telemetry::TelemetryMetrics;
 use crate::clock::UnixTime;
-use crate::policy::Level;
-use crate::reason::Reason;
 use crate::snapshot::Upstreams;
 use crate::tenant::Tenants;
 use crate::token::keys::KeyUsage;
 use crate::upstream::address::Standing;
-
-/// The label of tenants beyond `max_tenants`, and of requests whose tenant was never known.
-pub const OTHER: &str = "other";
-/// The tenant label of requests that were stopped before a tenant was known.
-pub const UNKNOWN: &str = "unknown";
-
-/// How a request ended, as counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Went upstream, with this level.
-    Forwarded(Level),
-    /// Stopped.
-    Denied(Reason),
-    /// Answered by one of our own endpoints, at this level.
-    Answered(Level),
-    /// A preflight that was answered.
-    Preflight,
-    /// Went upstream and failed there or on the way back.
-    Failed(Reason, Level),
-}
-
-impl Outcome {
-    /// As labelled and audited.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Forwarded(_) => "forwarded",
-            Self::Denied(_) => "denied",
-            Self::Answered(_) => "answered",
-            Self::Preflight => "preflight",
-            Self::Failed(..) => "failed",
-        }
-    }
-
-    /// The reason, where there is one.
-    pub const fn reason(self) -> Option<Reason> {
-        match self {
-            Self::Denied(reason) | Self::Failed(reason, _) => Some(reason),
-            Self::Forwarded(_) | Self::Answered(_) | Self::Preflight => None,
-        }
-    }
-}
-
-/// One tenant's counters.
-#[derive(Debug)]
-pub struct TenantMetrics {
-    forwarded: Vec<(Level, IntCounter)>,
-    answered: Vec<(Level, IntCounter)>,
-    denied: HashMap<Reason, IntCounter>,
-    failed: IntCounterVec,
-    label: String,
-    preflight: IntCounter,
-    would_deny: HashMap<Reason, IntCounter>,
-}
-
-impl TenantMetrics {
-    /// Counts one request.
-    pub fn count(&self, outcome: Outcome, would_deny: Option<Reason>) {
-        match outcome {
-            Outcome::Forwarded(level) => self.forwarded.iter().filter(|(l, _)| *l == level).for_each(|(_, c)| c.inc()),
-            Outcome::Denied(reason) => self.denied.get(&reason).into_iter().for_each(IntCounter::inc),
-            Outcome::Answered(level) => self.answered.iter().filter(|(l, _)| *l == level).for_each(|(_, c)| c.inc()),
-            Outcome::Preflight => self.preflight.inc(),
-            // Rare enough for a label lookup.
-            Outcome::Failed(reason, level) => {
-                self.failed.with_label_values(&[&self.label, outcome.as_str(), reason.code(), level.as_str()]).inc();
-            }
-        }
-        if let Some(counter) = would_deny.and_then(|reason| self.would_deny.get(&reason)) {
-            counter.inc();
-        }
-    }
-
-    /// Requests forwarded, by level; requests denied; requests that enforce would have denied.
-    pub fn totals(&self) -> (u64, u64, u64) {
-        let forwarded = self.forwarded.iter().map(|(_, c)| c.get()).sum();
-        let denied = self.denied.values().map(IntCounter::get).sum();
-        let would_deny = self.would_deny.values().map(IntCounter::get).sum();
-        (forwarded, denied, would_deny)
-    }
-}
 
 /// Why a reload happened to end as it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +99,11 @@ impl Connections {
             Cap::All => self.refused_all.inc(),
             Cap::Client => self.refused_client.inc(),
         }
+    }
+
+    /// Connections that were refused, and that were cut.
+    pub fn turned_away(&self) -> (u64, u64) {
+        (self.refused_all.get() + self.refused_client.get(), self.cut_header.get() + self.cut_body.get())
     }
 
     /// Counts a connection that was closed on a slow client.
@@ -268,6 +193,22 @@ pub struct Metrics {
     pub telemetry: TelemetryMetrics,
     usage: Mutex<HashMap<UsageKey, Arc<KeyUsage>>>,
     upstreams: UpstreamMetrics,
+    /// The latest denials.
+    pub recent: Recent,
+    last_reload: Mutex<Option<LastReload>>,
+}
+
+/// The latest attempt to put another configuration in force.
+#[derive(Clone, Debug)]
+pub struct LastReload {
+    /// How it ended.
+    pub result: Reload,
+    /// When.
+    pub at: UnixTime,
+    /// The generation in force since.
+    pub generation: u64,
+    /// The first problem, rendered, where there was one.
+    pub problem: Option<String>,
 }
 
 pub(super) fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> prometheus::Result<C> {
@@ -301,7 +242,7 @@ impl Metrics {
             counters("doorward_would_deny_total", "Requests of tenants in monitor mode that enforce would deny.", &["tenant", "reason"]),
         )?;
         let histogram = |name: &str, help: &str, buckets: Vec<f64>| Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets));
-        let unknown = tenant_metrics(UNKNOWN, &requests, &would_deny);
+        let unknown = TenantMetrics::new(UNKNOWN, &requests, &would_deny);
         let metrics = Self {
             tenants: ArcSwap::default(),
             unknown: Arc::new(unknown),
@@ -336,6 +277,8 @@ impl Metrics {
             telemetry: TelemetryMetrics::new(r)?,
             usage: Mutex::default(),
             upstreams: UpstreamMetrics::new(r)?,
+            recent: Recent::default(),
+            last_reload: Mutex::default(),
             registry: registry.clone(),
             requests,
             would_deny,
@@ -355,7 +298,7 @@ impl Metrics {
         for (index, tenant) in tenants.all().iter().enumerate() {
             let label = if index < max_tenants { tenant.id.as_str() } else { OTHER };
             let handle = before.get(label).or_else(|| handles.get(label)).cloned();
-            let handle = handle.unwrap_or_else(|| Arc::new(tenant_metrics(label, &self.requests, &self.would_deny)));
+            let handle = handle.unwrap_or_else(|| Arc::new(TenantMetrics::new(label, &self.requests, &self.would_deny)));
             if label == OTHER {
                 handles.insert(OTHER.to_owned(), Arc::clone(&handle));
             }
@@ -373,6 +316,16 @@ impl Metrics {
         }
     }
 
+    /// Notes when a reload was tried, and what was wrong with it.
+    pub fn tried(&self, reload: LastReload) {
+        *self.last_reload.lock() = Some(reload);
+    }
+
+    /// The latest reload, if there was one.
+    pub fn last_reload(&self) -> Option<LastReload> {
+        self.last_reload.lock().clone()
+    }
+
     /// Notes which configuration is in force, and since when.
     pub fn in_force(&self, generation: u64, now: UnixTime) {
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
@@ -387,6 +340,14 @@ impl Metrics {
     /// The counters of a tenant; those of no tenant where it is not known.
     pub fn tenant(&self, id: Option<&str>) -> Arc<TenantMetrics> {
         id.and_then(|id| self.tenants.load().get(id).cloned()).unwrap_or_else(|| Arc::clone(&self.unknown))
+    }
+
+    /// The counters of every label, each once: those of no tenant, then the tenants' in no order.
+    pub fn all(&self) -> Vec<Arc<TenantMetrics>> {
+        let tenants = self.tenants.load();
+        // Tenants beyond `max_tenants` share one.
+        let own = tenants.iter().filter(|(id, handle)| **id == *handle.label()).map(|(_, handle)| Arc::clone(handle));
+        std::iter::once(Arc::clone(&self.unknown)).chain(own).collect()
     }
 
     /// The usage counters of a secret, the same across reloads.
@@ -414,23 +375,6 @@ impl Metrics {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
-    }
-}
-
-fn tenant_metrics(label: &str, requests: &IntCounterVec, would_deny: &IntCounterVec) -> TenantMetrics {
-    let counter = |outcome: Outcome| {
-        let level = if let Outcome::Forwarded(level) | Outcome::Answered(level) = outcome { level.as_str() } else { "" };
-        requests.with_label_values(&[label, outcome.as_str(), outcome.reason().map_or("", Reason::code), level])
-    };
-    let by_reason = |made: &dyn Fn(Reason) -> IntCounter| Reason::ALL.iter().map(|r| (*r, made(*r))).collect();
-    TenantMetrics {
-        answered: Level::ALL.iter().map(|level| (*level, counter(Outcome::Answered(*level)))).collect(),
-        forwarded: Level::ALL.iter().map(|level| (*level, counter(Outcome::Forwarded(*level)))).collect(),
-        denied: by_reason(&|reason| counter(Outcome::Denied(reason))),
-        preflight: counter(Outcome::Preflight),
-        would_deny: by_reason(&|reason| would_deny.with_label_values(&[label, reason.code()])),
-        failed: requests.clone(),
-        label: label.to_owned(),
     }
 }
 

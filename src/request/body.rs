@@ -24,7 +24,7 @@ pub enum Purpose {
 }
 
 /// A member path such as `metadata.user_id`, and what it is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Inspected {
     /// Member names from the top-level object down.
     pub path: Vec<String>,

@@ -72,13 +72,13 @@ const NORMAL_FORM: &str = "segments are written in normal form: no empty or dot 
 
 /// A configured path pattern. ASCII case and one trailing slash are ignored, as lenient routers do (`threats` 37); `*` is
 /// one whole segment, and a final `/*` covers the path before it and everything below.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathPattern {
     segments: Vec<Segment>,
     rest: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Segment {
     Literal(String),
     Any,

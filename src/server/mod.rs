@@ -141,12 +141,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
 
     let is_ready = Arc::new(AtomicBool::new(true));
     let (followed, by_another) = watch::channel(false);
-    let shown = admin::Admin {
-        live: Arc::clone(&gateway.live),
-        metrics: Arc::clone(&gateway.metrics),
-        ready: Arc::clone(&is_ready),
-        key_sets: Arc::clone(&gateway.key_sets),
-    };
+    let shown = admin::Admin::start(gateway.clone(), Arc::clone(&is_ready), admin.local_addr()?);
     spawn_http(admin, admin::admin(shown.clone()), by_another.clone())?;
     if let Some(probes) = probes {
         spawn_http(probes, admin::probes(shown), by_another)?;

@@ -1,5 +1,6 @@
 //! The end of a request: one count, one audit record and, where it is traced, one span, whatever became of it.
 
+use http::header;
 use pingora::http::RequestHeader;
 
 use super::accept::Connection;
@@ -9,6 +10,7 @@ use crate::admission::Admitted;
 use crate::clock;
 use crate::observe::audit;
 use crate::observe::metrics::{Outcome, seconds};
+use crate::observe::recent::{Event, Kind};
 use crate::observe::telemetry::Ended;
 use crate::policy::Level;
 use crate::reason::Reason;
@@ -54,6 +56,16 @@ impl Proxy {
         };
         let would_deny = admitted.and_then(Admitted::would_deny).map(|d| d.reason);
         self.metrics.tenant(tenant.map(|t| t.id.as_str())).count(outcome, would_deny);
+        let stopped = outcome.reason().filter(|reason| *reason != Reason::ClientDisconnected);
+        let noted = stopped.map(|reason| (Kind::Stopped, reason)).or(would_deny.map(|reason| (Kind::WouldDeny, reason)));
+        if let Some((kind, reason)) = noted
+            && let Ok(at) = clock::read()
+        {
+            let detail = denied.or(admitted.and_then(Admitted::would_deny)).map_or("", |why| &*why.detail);
+            let (tenant, request_id) = (tenant.map(|t| t.id.as_str()), exchange.request_id.as_str());
+            let (method, path) = (request.method.as_str(), request.uri.path());
+            self.metrics.recent.note(Event { at, kind, reason, detail, tenant, method, path, request_id });
+        }
         if let Some(key) = admitted.and_then(|a| a.caller().verified()).map(|v| v.key())
             && let Ok(now) = clock::read()
         {
@@ -88,13 +100,15 @@ impl Proxy {
         audit::record(&audit::Record {
             request_id: &exchange.request_id,
             generation: exchange.snapshot.generation,
-            tenant: tenant.map(|t| t.id.as_str()),
+            tenant: tenant.map(|t| &**t),
+            rules: tenant.and_then(|t| exchange.snapshot.tenants.prints_of(&t.id)),
             origin: Origin::of(&request.headers).ok().flatten().map(Origin::as_str),
             client: exchange.client_address(),
             client_certificate: connection.and_then(|connection| connection.certificate.as_deref()),
             forward_auth: connection.and_then(|connection| connection.forward_auth).map(Convention::as_str),
             method: request.method.as_str(),
             path,
+            upgrade: request.headers.contains_key(header::UPGRADE),
             status,
             outcome,
             denied,

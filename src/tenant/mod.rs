@@ -1,6 +1,8 @@
 //! Tenants: one workspace, product or agent each, with its embed keys, origins, secrets and rules, and the index that
 //! finds them. Built by [`crate::config`]; read by every decision; never changed in place.
 
+pub mod prints;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +18,10 @@ use crate::request::body::Inspected;
 use crate::request::embed_key::EmbedKey;
 use crate::request::origin::{Origin, OriginRule};
 use crate::request::path::{Path, PathPattern};
-use crate::secret::KeyBytes;
+use crate::secret::{Fingerprint, KeyBytes};
 use crate::token::claims::ClaimRules;
 use crate::token::keys::KeyRing;
+use prints::Prints;
 
 /// What a request without Origin must show (`product` 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub enum OnExpired {
 }
 
 /// Where in a head a value may stand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// `Authorization: Bearer`.
     Bearer,
@@ -66,7 +69,7 @@ pub enum Place {
 }
 
 /// Where a tenant's clients put things.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Places {
     /// The embed key. `Authorization: Bearer` is always one of them.
     pub embed_key: Vec<Place>,
@@ -137,7 +140,7 @@ pub struct Endpoints {
 }
 
 /// A tenant's rules for session tokens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SessionRules {
     /// Sessions that were minted earlier are revoked.
     pub not_before: Option<UnixTime>,
@@ -252,6 +255,9 @@ pub struct Tenants {
     list: Vec<Arc<Tenant>>,
     by_id: HashMap<String, Arc<Tenant>>,
     by_key: HashMap<EmbedKey, Arc<Tenant>>,
+    by_fingerprint: HashMap<Fingerprint, Arc<Tenant>>,
+    fingerprints: HashMap<EmbedKey, Fingerprint>,
+    prints: HashMap<String, Prints>,
     key_places: Vec<Place>,
     exact_origins: HashSet<Box<str>>,
     pattern_origins: Vec<OriginRule>,
@@ -283,7 +289,11 @@ impl Tenants {
                 if all.by_key.insert(key.clone(), Arc::clone(tenant)).is_some() {
                     return Err(Conflict::Key(index, key.clone()));
                 }
+                let fingerprint = KeyBytes::new(key.as_str().as_bytes()).fingerprint();
+                all.by_fingerprint.insert(fingerprint, Arc::clone(tenant));
+                all.fingerprints.insert(key.clone(), fingerprint);
             }
+            all.prints.insert(tenant.id.clone(), Prints::of(tenant));
             all.index(tenant);
         }
         all.list = list;
@@ -331,6 +341,21 @@ impl Tenants {
     pub fn by_key(&self, key: &str) -> Option<&Arc<Tenant>> {
         // A token in the key's place is longer than any key: it need not be hashed.
         if key.len() > EmbedKey::LONGEST { None } else { self.by_key.get(key) }
+    }
+
+    /// What the audit record calls an embed key; `None` for one of no tenant's.
+    pub fn fingerprint_of(&self, key: &str) -> Option<Fingerprint> {
+        self.fingerprints.get(key).copied()
+    }
+
+    /// The tenant of an embed key, by its fingerprint.
+    pub fn by_fingerprint(&self, key: Fingerprint) -> Option<&Arc<Tenant>> {
+        self.by_fingerprint.get(&key)
+    }
+
+    /// Names for the rules of the tenant with this id.
+    pub fn prints_of(&self, id: &str) -> Option<Prints> {
+        self.prints.get(id).copied()
     }
 
     /// Where any tenant's embed key may stand.

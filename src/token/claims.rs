@@ -35,7 +35,7 @@ pub(in crate::token) enum AuthenticBody {
 }
 
 /// Which claims go upstream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Forward {
     /// All but the registered time and issuer ones.
     #[default]
@@ -55,7 +55,7 @@ impl Forward {
 }
 
 /// A JWT claim that shows a step-up, by the tenant's word.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StepUpClaim {
     /// `acr`, `amr`, `aal` or the tenant's own.
     pub claim: String,
@@ -66,7 +66,7 @@ pub struct StepUpClaim {
 }
 
 /// A tenant's claim rules (`product` 6).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct ClaimRules {
     /// Subject claims in order; a later one counts only where the earlier are absent, and must not differ.
     pub subject: Vec<String>,

@@ -120,6 +120,7 @@ fn the_annotated_defaults_are_the_defaults() {
     let set = load(&with_every_key(), "doorward.toml").snapshot;
     let mut server = set.settings.server.clone();
     (server.probes, server.threads) = (plain.settings.server.probes, plain.settings.server.threads);
+    assert_eq!(std::mem::take(&mut server.admin_hosts), ["doorward.internal"]);
     assert_eq!(server.upgrade_socket.take().as_deref(), Some(Path::new("/run/doorward/upgrade.sock")));
     assert_eq!((server.listeners.len(), server.trusted.networks.len()), (4, 2));
     (server.listeners, server.trusted) = (plain.settings.server.listeners.clone(), plain.settings.server.trusted.clone());

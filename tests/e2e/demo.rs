@@ -115,6 +115,9 @@ fn metrics_and_status_are_where_it_says() {
     let shown: Vec<_> = line.split(", ").map(|command| Command::new("sh").args(["-c", command]).output().unwrap().stdout).collect();
     assert!(String::from_utf8_lossy(&shown[0]).contains("doorward_build_info"), "{line}");
     assert_eq!(serde_json::from_slice::<Value>(&shown[1]).unwrap()["tenants"][0]["id"], "acme");
+    let page = printed.lines().find_map(|line| line.strip_prefix("Status page: ")).unwrap();
+    let page = Command::new("curl").args(["-sf", page]).output().unwrap().stdout;
+    assert!(String::from_utf8_lossy(&page).contains("<title>Doorward status</title>"));
 }
 
 #[test]

@@ -146,7 +146,14 @@ impl Gateway {
     /// Asks the admin listener.
     #[track_caller]
     pub fn admin(&self, target: &str) -> Answer {
-        http::send(self.admin, http::request("GET", target, &[("Connection", "close")], b""))
+        self.ask_admin("GET", target, &[])
+    }
+
+    /// Asks the admin listener by its own name, with more headers.
+    #[track_caller]
+    pub fn ask_admin(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+        let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        http::send(self.admin, format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{lines}\r\n", self.admin))
     }
 
     /// The value of a metric line that starts with this.

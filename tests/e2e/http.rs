@@ -183,6 +183,12 @@ pub fn send(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
     connection.answer(&method).unwrap_or_else(|| panic!("no answer to {:?} ({sent:?})", String::from_utf8_lossy(request)))
 }
 
+/// Asks a server by its own address, as the admin listener wants to be asked, on a connection of its own.
+#[track_caller]
+pub fn get(address: SocketAddr, target: &str) -> Answer {
+    send(address, format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
+}
+
 /// A request with these lines and body; Content-Length is added where there is a body.
 pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut text = format!("{method} {target} HTTP/1.1\r\nHost: gateway.test\r\n");

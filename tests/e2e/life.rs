@@ -288,7 +288,7 @@ fn systemd_hears_when_it_is_ready_reloads_and_stops() {
     let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("systemd asks for the time");
     assert!(since.trim_end().parse::<u64>().is_ok_and(|us| us > 0), "{reloading}");
     assert_eq!(manager.hears(), "READY=1\nSTATUS=serving\n");
-    let metrics = http::send(site.admin, http::request("GET", "/metrics", &[("Connection", "close")], b"")).text();
+    let metrics = http::get(site.admin, "/metrics").text();
     assert!(metrics.contains("doorward_reloads_total{result=\"applied\"} 1"), "only then: {metrics}");
     process.signal("TERM");
     assert_eq!(manager.hears(), "STOPPING=1\nSTATUS=draining\n");

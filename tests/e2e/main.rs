@@ -11,6 +11,7 @@ mod upstream;
 #[path = "../verifiers/mod.rs"]
 mod verifiers;
 
+mod against;
 mod bodies;
 mod checks;
 mod cli;
@@ -32,6 +33,7 @@ mod readme;
 mod reload;
 mod secrecy;
 mod sessions;
+mod status;
 mod streams;
 mod telemetry;
 mod tls;

@@ -53,6 +53,23 @@ fn a_secret_written_in_place_or_renamed_replaces_the_old_one() {
     assert!(!log.contains(SECRET), "and never by itself");
 }
 
+/// System calls of the gateway that read, until now.
+fn reads(gateway: &Gateway) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/io", gateway.pid())).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("syscr: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn an_idle_gateway_reads_no_files() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start(&plain(upstream.address(), ""));
+    until("a second in which hardly anything is read", || {
+        let before = reads(&gateway);
+        std::thread::park_timeout(Duration::from_secs(1));
+        (reads(&gateway) - before < 100).then_some(())
+    });
+}
+
 #[test]
 fn a_kubernetes_symlink_swap_is_seen() {
     let upstream = Upstream::plain();

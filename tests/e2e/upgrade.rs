@@ -36,7 +36,7 @@ fn serves_unix(path: &Path) {
 /// The process that answers on the admin listener, by its configuration's tenant.
 fn tenant(site: &Site) -> Option<String> {
     TcpStream::connect(site.admin).ok()?;
-    let answer = http::send(site.admin, http::request("GET", "/status", &[("Connection", "close")], b""));
+    let answer = http::get(site.admin, "/status");
     Some(answer.json()["tenants"][0]["id"].as_str()?.to_owned())
 }
 

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 16] = [
     &["snapshot"],
     &["config", "observe"],
     &["jwks"],
-    &["reload"],
+    &["reload", "status"],
     &["server"],
     &["demo"],
     &["cli"],

@@ -19,9 +19,11 @@
 //! ```
 //! A later section starts with the directives of the one before. Macros: see `tokens.rs`.
 
+use doorward::admission::Decision;
 use doorward::clock::UnixTime;
 use doorward::request::original::Convention;
 use doorward::revocations::Revocations;
+use doorward::snapshot::Snapshot;
 use libtest_mimic::Trial;
 
 use crate::exchange::{self, Arrival, Raw};
@@ -89,12 +91,30 @@ impl Section {
 
     fn decide(&self) -> Result<String, String> {
         let snapshot = fixture::load(&self.fixture, &self.changes)?;
+        Ok(exchange::describe(&self.decide_by(&snapshot)?))
+    }
+
+    /// What another configuration decides about the same request.
+    pub(crate) fn decide_by(&self, snapshot: &Snapshot) -> Result<Decision, String> {
         let revocations = Revocations::parse(&self.revocations).map_err(|e| format!("revoke: {e:?}"))?;
+        Ok(exchange::decide(&self.raw()?, snapshot, &revocations, self.at()?))
+    }
+
+    /// The request.
+    pub(crate) fn raw(&self) -> Result<Raw, String> {
         let lines: Vec<_> = self.request.iter().map(|l| tokens::expand(l)).collect::<Result<_, _>>()?;
         let raw = Raw::new(lines.iter().map(Vec::as_slice), tokens::expand(&self.body)?, self.arrival);
-        let raw = Raw { before: self.again, check: self.check, ..raw };
-        let decision = exchange::decide(&raw, &snapshot, &revocations, self.at.ok_or("no `at`")?);
-        Ok(exchange::describe(&decision))
+        Ok(Raw { before: self.again, check: self.check, ..raw })
+    }
+
+    /// When it comes.
+    pub(crate) fn at(&self) -> Result<UnixTime, String> {
+        self.at.ok_or("no `at`".to_owned())
+    }
+
+    /// Its configuration: the fixture, and what is changed of its first tenant.
+    pub(crate) fn configured(&self) -> (&str, &[String]) {
+        (&self.fixture, &self.changes)
     }
 }
 

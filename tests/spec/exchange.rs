@@ -101,7 +101,7 @@ fn decide_once(raw: &Raw, snapshot: &Snapshot, revocations: &Revocations, meter:
     }
 }
 
-fn original(convention: Convention, check: &Parts, snapshot: &Snapshot) -> Result<Parts, Denied> {
+pub(crate) fn original(convention: Convention, check: &Parts, snapshot: &Snapshot) -> Result<Parts, Denied> {
     let original = original::read(convention, check)?;
     snapshot.upstreams.all().next().unwrap().signer.reserved().refuse(original.headers.keys())?;
     Ok(original)

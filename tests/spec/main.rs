@@ -5,6 +5,7 @@
 // A test says what it expects by stopping where it is not so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
 
+mod again;
 mod architecture;
 mod case;
 mod exchange;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     trials.extend(case::trials());
+    trials.extend(again::trials());
     trials.extend(matrix::trials());
     trials.extend(reasons::trials());
     trials.extend(property::trials());

@@ -23,10 +23,10 @@ const ARGS = [
   '--disable-sync',
 ];
 
-export async function launch({ proxy } = {}) {
+export async function launch({ proxy, more = [] } = {}) {
   const executablePath = CANDIDATES.find((path) => path && existsSync(path));
   if (!executablePath) throw new Error('no Chromium here: sh .ci/deps test, or CHROMIUM=/path');
-  return chromium().launch({ executablePath, proxy, args: proxy ? ARGS : [...ARGS, '--no-proxy-server'] });
+  return chromium().launch({ executablePath, proxy, args: [...ARGS, ...(proxy ? [] : ['--no-proxy-server']), ...more] });
 }
 
 /** A test that gives up after a minute: a page that waits for what never comes would wait for ever. */

@@ -58,7 +58,7 @@ pub fn run() -> Row {
     caller.expects(0, 403, "token_expired");
     caller.expects(HOUR, 200, "");
     let steps = |caller: &Caller| {
-        let answer = http::send(caller.site.admin, http::request("GET", "/metrics", &[("Connection", "close")], b""));
+        let answer = http::get(caller.site.admin, "/metrics");
         answer.text().lines().find_map(|line| line.strip_prefix("doorward_clock_steps_total ")?.parse::<f64>().ok())
     };
     until("the step to be noticed", || steps(&caller).filter(|steps| *steps == 1.0));

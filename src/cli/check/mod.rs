@@ -1,9 +1,12 @@
 //! `doorward check`: the same load as at start and on reload, without starting anything. Prints what an operator should
-//! know and what would run, or every problem.
+//! know and what would run, or every problem; with `--against`, what would change for the requests of an audit log.
+
+mod against;
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,21 +14,55 @@ use clap::Args;
 
 use crate::config::diagnostic::Look;
 use crate::config::{Loaded, load_with};
-use crate::policy::UpstreamId;
-use crate::snapshot::{Listener, Upstream, Upstreams};
+use crate::policy::{Mode, UpstreamId};
+use crate::snapshot::{Listener, Snapshot, Upstream, Upstreams};
 use crate::tenant::Tenant;
 use crate::upstream::Balance;
+use against::Tally;
 
 /// Check a configuration without running it.
 ///
 /// Reads the file and everything it names (tenant files, secrets, keys, revocations) exactly as `doorward run` does.
 /// Warnings go to stderr and a summary to stdout, with the fingerprint of every secret: the name by which logs, /status
 /// and the revocations file call it. Exit code 0: it would run. 2: it would not, and every problem is on stderr.
+///
+/// With --against, every record of an audit log is judged again by this configuration: what it would newly deny, newly
+/// admit, and what a record does not tell. Exit code 1 then says that it would newly deny something, or that nothing could
+/// be judged.
 #[derive(Args, Debug)]
 pub struct Check {
     /// The configuration file.
     #[arg(short, long, value_name = "FILE", default_value = "doorward.toml")]
     pub config: PathBuf,
+
+    /// Audit records to judge again, one a line; - reads standard input.
+    #[arg(long, value_name = "AUDIT.JSONL")]
+    pub against: Option<PathBuf>,
+
+    /// Judge them as if every tenant had this mode.
+    #[arg(long, value_enum, requires = "against")]
+    pub mode: Option<AskedMode>,
+}
+
+/// `--mode`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskedMode {
+    /// Tokens are not looked at.
+    Off,
+    /// What enforce would deny is counted and forwarded.
+    Monitor,
+    /// It is denied.
+    Enforce,
+}
+
+impl From<AskedMode> for Mode {
+    fn from(asked: AskedMode) -> Self {
+        match asked {
+            AskedMode::Off => Self::Off,
+            AskedMode::Monitor => Self::Monitor,
+            AskedMode::Enforce => Self::Enforce,
+        }
+    }
 }
 
 impl Check {
@@ -38,7 +75,7 @@ impl Check {
                 // A closed pipe is no reason to fail: the exit code says what was found.
                 loaded.warnings.iter().for_each(|warning| drop(writeln!(err, "{warning}\n")));
                 drop(io::stdout().lock().write_all(summary(&loaded).as_bytes()));
-                ExitCode::SUCCESS
+                self.against.as_ref().map_or(ExitCode::SUCCESS, |records| against(records, self.mode.map(Mode::from), &loaded.snapshot))
             }
             Err(problems) => {
                 let (errors, warnings) = (problems.errors, problems.rendered.len() - problems.errors);
@@ -46,6 +83,24 @@ impl Check {
                 drop(writeln!(err, "{problems}\n\n{}: {}{besides}", self.config.display(), many(errors, "problem")));
                 ExitCode::from(2)
             }
+        }
+    }
+}
+
+fn against(records: &Path, mode: Option<Mode>, snapshot: &Snapshot) -> ExitCode {
+    let tally = if records == Path::new("-") {
+        Tally::of(io::stdin().lock(), snapshot, mode)
+    } else {
+        File::open(records).and_then(|file| Tally::of(BufReader::new(file), snapshot, mode))
+    };
+    match tally {
+        Ok(tally) => {
+            drop(io::stdout().lock().write_all(tally.describe(&records.display().to_string(), mode).as_bytes()));
+            if tally.is_safe() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("error: {}: {error}", records.display());
+            ExitCode::FAILURE
         }
     }
 }
