@@ -10,11 +10,12 @@ define timed
 echo "==> $(1): $$(( $$(date +%s) - started )) s, exit code $$status"; exit $$status
 endef
 
-.PHONY: help demo test bench check deny fuzz deps deps-test components
+.PHONY: help demo test soak bench check deny fuzz deps deps-test components
 
 help:
 	@echo "make demo    a signed-in page, a streaming agent and the gateway between them, until Ctrl-C"
 	@echo "make test    every test: cases, properties, end to end with third-party verifiers"
+	@echo "make soak    faults and mixed traffic for SOAK_MINUTES (default 10) and eight more, with a table at the end"
 	@echo "make check   formatting, clippy and documentation, warnings are errors"
 	@echo "make bench   criterion figures of a decision and of signing"
 	@echo "make fuzz    properties and fuzz targets with FUZZ_CASES (default 200000) inputs each"
@@ -35,6 +36,11 @@ demo: deps
 
 test: deps-test
 	$(call timed,test,cargo test --locked --no-fail-fast)
+
+SOAK_MINUTES ?= 10
+soak: deps-test
+	$(call timed,release build,cargo build --release --locked)
+	$(call timed,soak,SOAK_MINUTES=$(SOAK_MINUTES) DOORWARD_BINARY="$(CURDIR)/target/release/doorward" cargo test --locked --test soak)
 
 bench: deps
 	$(call timed,bench,cargo bench --locked)

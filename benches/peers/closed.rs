@@ -38,7 +38,16 @@ pub(crate) fn run(stand: &Stand, process: &Process, scenario: &Scenario, connect
     fs::write(&script, SCRIPT).unwrap();
     let url = format!("http://127.0.0.1:{}", process.port);
     let mut command = stand.load(&word(&needed("wrk")));
-    command.args(["-t1", &format!("-c{connections}"), &format!("-d{}s", length.as_secs()), "-s", &word(&script), &url, "--", &word(&requests)]);
+    command.args([
+        "-t1",
+        &format!("-c{connections}"),
+        &format!("-d{}s", length.as_secs()),
+        "-s",
+        &word(&script),
+        &url,
+        "--",
+        &word(&requests),
+    ]);
     let before = process.cpu();
     let output = command.output().unwrap();
     let spent = process.cpu() - before;

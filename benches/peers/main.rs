@@ -70,7 +70,8 @@ fn main() {
     }
     let stand = stand::Stand::new();
     let _upstream = stand.upstream();
-    let mut peers: Vec<_> = peer::all(&options).into_iter().filter(|p| options.peers.is_empty() || options.peers.iter().any(|n| n == p.name)).collect();
+    let mut peers: Vec<_> =
+        peer::all(&options).into_iter().filter(|p| options.peers.is_empty() || options.peers.iter().any(|n| n == p.name)).collect();
     let scenarios: Vec<_> =
         scenario::ALL.iter().filter(|s| options.scenarios.is_empty() || options.scenarios.iter().any(|n| n == s.name)).collect();
     println!("{}", stand.describe());
@@ -87,7 +88,10 @@ fn main() {
             for (peer, process) in &running {
                 if scenario.for_peer(peer) {
                     let run = closed::run(&stand, process, scenario, options.connections, Duration::from_secs(options.seconds));
-                    println!("round {round}/{}: {:<12} {:<10} {:>6.1} µs, {:>6.0} requests/s", options.rounds, scenario.name, peer.name, run.cpu_us, run.rate);
+                    println!(
+                        "round {round}/{}: {:<12} {:<10} {:>6.1} µs, {:>6.0} requests/s",
+                        options.rounds, scenario.name, peer.name, run.cpu_us, run.rate
+                    );
                     report.closed(scenario.name, peer.name, run);
                 }
             }

@@ -66,13 +66,16 @@ impl Report {
     }
 
     fn table(&self, rate: u64) -> String {
-        let mut text = String::from("| scenario | peer | CPU µs/request (median) | min | max | to HAProxy | requests/s |\n|---|---|--:|--:|--:|--:|--:|\n");
+        let mut text = String::from(
+            "| scenario | peer | CPU µs/request (median) | min | max | to HAProxy | requests/s |\n|---|---|--:|--:|--:|--:|--:|\n",
+        );
         for scenario in &self.scenarios {
             let yardstick = self.cpu(scenario, "haproxy").or_else(|| self.cpu("POST", "haproxy"));
             let other = self.cpu(scenario, "haproxy").is_none();
             for peer in &self.peers {
                 let Some((median, least, most, rate)) = self.cpu(scenario, peer) else { continue };
-                let ratio = yardstick.map_or_else(|| "-".to_owned(), |(of, ..)| format!("{:.2}{}", median / of, if other { " (its POST)" } else { "" }));
+                let ratio = yardstick
+                    .map_or_else(|| "-".to_owned(), |(of, ..)| format!("{:.2}{}", median / of, if other { " (its POST)" } else { "" }));
                 writeln!(text, "| {scenario} | {peer} | {median:.1} | {least:.1} | {most:.1} | {ratio} | {rate:.0} |").unwrap();
             }
         }

@@ -131,9 +131,7 @@ impl Stand {
 
     /// Asks as a good and as a forged caller; stops the whole run where the peer does not do its job.
     pub(crate) fn checked(&self, peer: &Peer, process: &Process) -> String {
-        let ask = |credential| {
-            exchange(process.port, &closing(&self.request("POST", "/echo", credential, 7)))
-        };
+        let ask = |credential| exchange(process.port, &closing(&self.request("POST", "/echo", credential, 7)));
         let good = ask(Credential::Jwt);
         assert!(good.starts_with("HTTP/1.1 200"), "{}: a good token: {good}", peer.name);
         if !peer.judges {
@@ -161,7 +159,9 @@ impl Stand {
             Credential::Forged => format!("Authorization: Bearer {}\r\n", jwt(HALO, claims)),
             Credential::Hmac => format!("X-User-Id: {subject}\r\nX-User-Token: {}\r\n", mint::hmac(HMAC.as_bytes(), &subject)),
             Credential::Session => format!("Authorization: Bearer {}\r\n", self.session(caller)),
-            Credential::Preflight => "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,content-type\r\n".into(),
+            Credential::Preflight => {
+                "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,content-type\r\n".into()
+            }
             Credential::InBody => {
                 key = HALO_KEY;
                 let claims = json!({ "user_id": subject, "email": "ada@example.com", "exp": self.now + 36_000 });

@@ -77,7 +77,10 @@ pub(super) fn gateway(config: &Path, upgrade: bool, ready: impl FnOnce(SocketAdd
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };
-    let _guards = log::start();
+    let _guards = match log::start(&metrics.lost_lines) {
+        Ok(guards) => guards,
+        Err(error) => return failed(&format!("standard output and error: {error}")),
+    };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -51,6 +51,9 @@ pub mod status {}
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
+#[doc = include_str!("faults.md")]
+pub mod faults {}
+
 #[doc = include_str!("threats.md")]
 pub mod threats {}
 
@@ -106,4 +109,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0016-the-status-page-is-kept-to-the-operators-browser.md")]
     pub mod the_status_page_is_kept_to_the_operators_browser {}
+
+    #[doc = include_str!("decisions/0017-what-a-backend-may-answer.md")]
+    pub mod what_a_backend_may_answer {}
 }

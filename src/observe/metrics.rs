@@ -14,6 +14,7 @@ use prometheus::{
 
 pub use super::counts::{Counted, OTHER, Outcome, TenantMetrics, UNKNOWN};
 use super::key_sets::KeySetMetrics;
+use super::lines::LostLines;
 use super::recent::Recent;
 use super::telemetry::TelemetryMetrics;
 use crate::clock::UnixTime;
@@ -179,6 +180,8 @@ pub struct Metrics {
     pub connections: Connections,
     /// Wall-clock steps beyond 60 s.
     pub clock_steps: IntCounter,
+    /// Log lines that could not be written.
+    pub lost_lines: LostLines,
     reloads: IntCounterVec,
     generation: IntGauge,
     last_success: Gauge,
@@ -255,6 +258,7 @@ impl Metrics {
             in_flight: registered(r, IntGauge::new("doorward_requests_in_flight", "Requests being worked on."))?,
             connections: Connections::new(r)?,
             clock_steps: registered(r, IntCounter::new("doorward_clock_steps_total", "Wall-clock steps beyond the default leeway."))?,
+            lost_lines: LostLines::new(r)?,
             reloads: registered(r, counters("doorward_reloads_total", "Configuration reloads by result.", &["result"]))?,
             generation: registered(r, IntGauge::new("doorward_config_generation", "Generation of the configuration in force."))?,
             last_success: registered(

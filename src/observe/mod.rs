@@ -5,6 +5,7 @@ pub mod audit;
 pub mod counts;
 pub mod history;
 pub mod key_sets;
+pub mod lines;
 pub mod metrics;
 pub mod past;
 pub mod plain;

@@ -3,13 +3,16 @@
 //! the configuration in force when the connection came, so a new certificate is shown from the next handshake on and no
 //! connection is lost. Ends with a [`Watched`] stream for the framework; decides nothing about requests.
 
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use pingora::apps::{HttpServerOptions, ServerApp};
+use pingora::listeners::ConnectionFilter;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::protocols::l4::stream::Stream as Socket;
@@ -35,6 +38,9 @@ const OPENING: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(60);
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 100;
+/// Requests of one HTTP/2 connection that may end by an error of the client's: each was taken on before, and the library would
+/// allow 1024 (MadeYouReset, CVE-2025-8671).
+const ERRORS: usize = 20;
 /// Body bytes that a client may send before they are read, for each request.
 const WINDOW: u32 = 64 * 1024;
 /// What RFC 9113 §6.5.2 adds for each field of a header list.
@@ -73,6 +79,7 @@ fn h2_options() -> H2Options {
     let mut options = default_h2_options();
     let list = u32::try_from(MAX_HEADER_BYTES + MAX_FIELDS * PER_FIELD).unwrap_or(u32::MAX);
     options.max_concurrent_streams(STREAMS).max_header_list_size(list).initial_window_size(WINDOW);
+    options.max_local_error_reset_streams(Some(ERRORS));
     options.initial_connection_window_size(16 * WINDOW).max_send_buffer_size(WINDOW as usize);
     options
 }
@@ -133,9 +140,36 @@ impl Accept {
     }
 }
 
+/// Closes what is too much before it waits for anything.
+pub(super) struct Door {
+    live: Arc<Live>,
+    connections: Arc<Connections>,
+}
+
+impl Door {
+    pub(super) fn new(live: &Arc<Live>, connections: &Arc<Connections>) -> Self {
+        Self { live: Arc::clone(live), connections: Arc::clone(connections) }
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl ConnectionFilter for Door {
+    /// Every connection that may stay comes to [`Accept::process_new`] next.
+    async fn should_accept(&self, _: Option<&SocketAddr>) -> bool {
+        self.connections.arrive(&self.live.load().0.settings.server.limits)
+    }
+}
+
 #[async_trait]
 impl ServerApp for Accept {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        self.connections.arrived();
         let (snapshot, _) = self.live.load();
         let Ok(socket) = stream.into_any().downcast::<Socket>() else {
             tracing::error!(listener = %self.bound.place, "a connection is not a socket");

@@ -21,11 +21,15 @@ use crate::snapshot::ServerLimits;
 pub(super) struct Connections {
     table: Mutex<Table>,
     counters: Counters,
+    /// There are never more, whatever is configured.
+    most: usize,
     drain: Arc<Drain>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
+    /// Those that were accepted, and that nobody has looked at yet.
+    waiting: usize,
     /// By a number that counts up: what wakes each.
     open: HashMap<u64, Arc<AtomicWaker>>,
     next: u64,
@@ -33,13 +37,15 @@ struct Table {
 }
 
 impl Connections {
-    pub(super) fn new(counters: Counters, drain: Arc<Drain>) -> Self {
-        Self { table: Mutex::default(), counters, drain }
+    /// As many as there are descriptors for.
+    pub(super) fn new(counters: Counters, drain: Arc<Drain>, most: usize) -> Self {
+        Self { table: Mutex::default(), counters, drain, most }
     }
 
     /// How many there are.
     pub(super) fn open_now(&self) -> usize {
-        self.table.lock().open.len()
+        let table = self.table.lock();
+        table.open.len() + table.waiting
     }
 
     /// Begins the drain, and wakes every connection for it.
@@ -49,12 +55,31 @@ impl Connections {
         bells.iter().for_each(|bell| bell.wake());
     }
 
+    /// Whether one more may wait for its place. They are accepted faster than they are looked at, so that without this a flood of
+    /// them would take every descriptor before any cap is asked.
+    pub(super) fn arrive(&self, limits: &ServerLimits) -> bool {
+        let mut table = self.table.lock();
+        let enough = table.open.len() + table.waiting < limits.max_connections.min(self.most);
+        if enough {
+            table.waiting += 1;
+        } else {
+            self.counters.refuse(Cap::All);
+        }
+        enough
+    }
+
+    /// One that [arrived](Self::arrive) is looked at.
+    pub(super) fn arrived(&self) {
+        let mut table = self.table.lock();
+        table.waiting = table.waiting.saturating_sub(1);
+    }
+
     /// A place for one more; those without an address, on a Unix socket, and trusted proxies, for which there is none, count in all only.
     pub(super) fn open(self: &Arc<Self>, client: Option<IpAddr>, limits: &ServerLimits) -> Option<Place> {
         let client = client.map(prefix);
         let mut table = self.table.lock();
         let theirs = client.map_or(0, |client| table.by_client.get(&client).copied().unwrap_or_default());
-        let refused = match (table.open.len() >= limits.max_connections, theirs >= limits.max_connections_per_client) {
+        let refused = match (table.open.len() >= limits.max_connections.min(self.most), theirs >= limits.max_connections_per_client) {
             (true, _) => Some(Cap::All),
             (false, true) => Some(Cap::Client),
             (false, false) => None,
@@ -138,7 +163,7 @@ mod tests {
             max_in_flight: 1,
         };
         let metrics = Metrics::new().unwrap();
-        let connections = Arc::new(Connections::new(metrics.connections.clone(), Arc::default()));
+        let connections = Arc::new(Connections::new(metrics.connections.clone(), Arc::default(), 100));
         let open = |client: &str| connections.open(Some(client.parse().unwrap()), &limits);
         let (first, second) = (open("192.0.2.1"), open("192.0.2.1"));
         assert!(first.is_some() && second.is_some() && open("192.0.2.1").is_none());

@@ -68,6 +68,8 @@ pub(super) struct Forwarding {
     pub(super) parting: Parting,
     /// When it was handed on.
     pub(super) since: Instant,
+    /// Interim answers (1xx) that came.
+    pub(super) interim: u32,
     /// What went wrong on the way, if anything did.
     pub(super) failed: Option<Denied>,
 }

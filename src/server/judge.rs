@@ -129,6 +129,7 @@ impl Proxy {
                     stream: None,
                     parting: Parting::default(),
                     since,
+                    interim: 0,
                     failed: None,
                 })))
             }

@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use pingora::listeners::ListenerConfig;
+use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::Fds;
 use serde::{Deserialize, Serialize};
 
@@ -177,7 +178,8 @@ impl Bound {
             Socket::Unix(socket) => socket.into_raw_fd(),
         };
         fds.add(name, descriptor);
-        config
+        // Heads and bodies are read into buffers of their own: one more of 64 KiB would be half of what an idle connection takes.
+        config.l4_buffer(L4BufferSettings::default().read(0))
     }
 }
 

@@ -11,6 +11,7 @@ mod forward_auth;
 mod handover;
 mod hold;
 mod hygiene;
+mod incoming;
 mod inherited;
 mod judge;
 mod limits;
@@ -99,7 +100,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
     let Listeners { proxy: bound, admin, probes, held, predecessor } = listeners;
     let follows = predecessor.is_some();
     let mut offer = if follows { None } else { offer(&settings, false)? };
-    limits::raise_descriptors(settings.limits.max_connections);
+    let allowed = limits::raise_descriptors(settings.limits.max_connections, settings.threads);
     let buckets = Arc::<Memory>::default();
     tokio::spawn(keep_house(gateway.clone(), Arc::clone(&buckets)));
 
@@ -116,15 +117,16 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         lines,
         telemetry: Arc::clone(&gateway.telemetry),
         buckets,
-        places: limits::Places::default(),
+        places: limits::Places::new(allowed),
         drain: Arc::clone(&drain),
     };
     let proxy = Arc::new(accept::bounded(http_proxy(&Arc::new(ServerConf::default()), proxy)));
     let mut fds = Fds::new();
-    let connections = Arc::new(Connections::new(gateway.metrics.connections.clone(), drain));
+    let connections = Arc::new(Connections::new(gateway.metrics.connections.clone(), drain, allowed));
     let mut services = Vec::new();
     for bound in bound {
         let mut service = Service::new("proxy".to_owned(), accept::Accept::new(&proxy, &gateway.live, &connections, &bound));
+        service.set_connection_filter(Arc::new(accept::Door::new(&gateway.live, &connections)));
         service.add_listener(bound.into_framework(&mut fds));
         services.push(service);
     }

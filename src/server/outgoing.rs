@@ -4,6 +4,7 @@
 use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use crate::assertion::Fields;
@@ -27,6 +28,14 @@ pub(super) fn is_stream(session: &Session) -> bool {
 /// How long the body will be, where that is said; there is at most one who says it.
 pub(super) fn announced_length(request: &RequestHeader) -> Option<usize> {
     request.headers.get_all(header::CONTENT_LENGTH).iter().next()?.to_str().ok()?.parse().ok()
+}
+
+/// A handshake gets a connection of its own, which nothing else was sent on. Where the framework reads the answer before it has
+/// passed on that the request has no body, it takes the one for the end of the other, and hangs up right after the 101 (decision
+/// record 0017). On a connection that was kept this happens, since the thread that opened it may see the answer first; a new one
+/// belongs to this request's thread, which is busy with it until both are under way.
+pub(super) fn alone(peer: &mut HttpPeer) {
+    peer.group_key = rand::random(); // nobody else has it, nor gets the connection where the backend refuses the handshake
 }
 
 /// Query parameters that are credentials or embed keys of this tenant.
@@ -82,6 +91,12 @@ pub(super) fn rebuild_forwarded(request: &mut RequestHeader, client: Option<&Cli
         request.insert_header("x-forwarded-host", host.as_str())?;
     }
     request.insert_header("x-forwarded-proto", client.scheme())
+}
+
+/// An answer to HEAD has no body; where a backend sends one all the same, it would be read as the answer to the next request
+/// on the connection. So there is none.
+pub(super) fn end_after_head(request: &mut RequestHeader) -> Result<()> {
+    if request.method == http::Method::HEAD { request.insert_header(header::CONNECTION, "close") } else { Ok(()) }
 }
 
 /// HTTP/2 may split cookies; HTTP/1.1 has one field for them (RFC 9113 §8.2.3).

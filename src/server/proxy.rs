@@ -19,9 +19,11 @@ use super::exchange::{Exchange, State};
 use super::forward_auth;
 use super::hold::{self};
 use super::limits::Places;
-use super::outgoing::{Sent, announced_length, continue_trace, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials};
+use super::outgoing::{
+    Sent, alone, announced_length, continue_trace, end_after_head, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials,
+};
 use super::upstream::line::Lines;
-use super::{respond, streams, upstream, wire};
+use super::{incoming, respond, streams, upstream, wire};
 use crate::admission::Denial;
 use crate::assertion::Target;
 use crate::clock::{self};
@@ -62,7 +64,9 @@ impl ProxyHttp for Proxy {
         let (limits, telemetry) = (&exchange.snapshot.settings.server.limits, &exchange.snapshot.settings.telemetry);
         let trace = Trace::of(&session.req_header().headers, rand::random(), rand::random());
         exchange.trace = Some(telemetry.as_ref().map_or(trace, |telemetry| trace.sampled_by(telemetry.sample_ratio)));
+        let version = session.req_header().version;
         let client = session.as_downstream_mut();
+        client.set_ignore_info_resp(version == http::Version::HTTP_10); // it knows none (RFC 9110 §15.2)
         // Not where the client (HTTP/1.0, or `Connection: close`) or a drain already said no.
         if client.get_keepalive().is_some() {
             client.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
@@ -106,7 +110,11 @@ impl ProxyHttp for Proxy {
         match &mut exchange.state {
             State::Admitted(forwarding) => {
                 let silence = if is_stream(session) { streams::longest_silence(session, &forwarding.admitted) } else { None };
-                forwarding.errand.peer(&self.lines, silence, session.is_upgrade_req())
+                let mut peer = forwarding.errand.peer(&self.lines, silence, session.is_upgrade_req())?;
+                if session.is_upgrade_req() {
+                    alone(&mut peer);
+                }
+                Ok(peer)
             }
             State::Received | State::Denied(_) | State::Preflight(_) | State::Own(_) | State::Script(_) | State::Vouched(_) => {
                 Error::e_explain(ErrorType::InternalError, "not admitted")
@@ -124,6 +132,7 @@ impl ProxyHttp for Proxy {
         request.set_uri(target.parse().map_err(|_| internal("target does not parse"))?);
         remove_credentials(request, forwarding.admitted.tenant())?;
         rebuild_forwarded(request, client.as_ref())?;
+        end_after_head(request)?;
         forwarding.errand.set_host(request)?;
         if session.as_downstream().is_http2() {
             join_cookies(request)?;
@@ -177,6 +186,11 @@ impl ProxyHttp for Proxy {
         let request_id = exchange.request_id.clone();
         let limits = exchange.limits.clone();
         let Some(forwarding) = exchange.forwarding() else { return Ok(()) };
+        if let Err(why) = incoming::accept(session, answer, &mut forwarding.interim) {
+            let error = Error::explain(ErrorType::InvalidHTTPHeader, why.detail.to_string());
+            forwarding.failed = Some(why);
+            return Err(error.into_up());
+        }
         answer.set_version(http::Version::HTTP_11); // ours, whatever the upstream speaks (RFC 9110 §2.5)
         respond::own(answer, &forwarding.admitted, forwarding.errand.upstream().signer.reserved(), &request_id)?;
         if let Some(fields) = limits.as_ref().filter(|_| !answer.status.is_informational()) {

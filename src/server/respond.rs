@@ -216,6 +216,9 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// The reason for what the framework could not do.
 pub(super) fn reason_of(error: &pingora::Error) -> Reason {
     use pingora::{ErrorSource, ErrorType};
+    if is_out_of_descriptors(error) {
+        return Reason::GatewayOverloaded; // ours, whatever it was about
+    }
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, _) => Reason::ClientDisconnected,
         (_, ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout) => {
@@ -234,4 +237,10 @@ pub(super) fn reason_of(error: &pingora::Error) -> Reason {
         (ErrorSource::Upstream, _) => Reason::UpstreamProtocol,
         _ => Reason::GatewayInternal,
     }
+}
+
+/// EMFILE and ENFILE.
+fn is_out_of_descriptors(error: &pingora::Error) -> bool {
+    let system = error.root_cause().downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].iter().any(|errno| system == Some(errno.raw_os_error()))
 }

@@ -70,6 +70,11 @@ secrets = [{{ id = "s1", file = "identity.key" }}]
     )
 }
 
+/// The binary under test: cargo's, or the one that `DOORWARD_BINARY` names (`make soak` takes the release build).
+pub fn binary() -> std::ffi::OsString {
+    std::env::var_os("DOORWARD_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_doorward").into())
+}
+
 impl Gateway {
     /// Starts the binary and waits until it serves.
     pub fn start(config: &str) -> Self {
@@ -90,7 +95,9 @@ impl Gateway {
         write("assertion.key", ASSERTION_KEY);
         files.iter().for_each(|(name, text)| write(name, text));
         let mut child = Command::new("sh")
-            .args(["-c", &format!("{shell}\nexec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_doorward"), "run", "-c"])
+            .args(["-c", &format!("{shell}\nexec \"$0\" \"$@\"")])
+            .arg(binary())
+            .args(["run", "-c"])
             .arg(directory.path().join("doorward.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -172,6 +179,11 @@ impl Gateway {
         self.audit.lock().unwrap().join("\n")
     }
 
+    /// Takes the audit records so far.
+    pub fn take_audit(&self) -> Vec<String> {
+        std::mem::take(&mut self.audit.lock().unwrap())
+    }
+
     /// The audit record of a request.
     #[track_caller]
     pub fn audit(&self, request_id: &str) -> serde_json::Value {
@@ -247,5 +259,5 @@ pub fn in_seconds(seconds: i64) -> i64 {
 
 /// Runs the binary to its end.
 pub fn doorward(args: &[&str], directory: &Path) -> std::process::Output {
-    Command::new(env!("CARGO_BIN_EXE_doorward")).args(args).current_dir(directory).stdin(Stdio::null()).output().expect("run")
+    Command::new(binary()).args(args).current_dir(directory).stdin(Stdio::null()).output().expect("run")
 }

@@ -44,16 +44,25 @@ impl Answer {
 
 /// A connection that is kept.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Both>,
     rest: Vec<u8>,
 }
+
+/// Both directions of a connection.
+trait Both: std::io::Read + std::io::Write + Send {}
+impl<S: std::io::Read + std::io::Write + Send> Both for S {}
 
 impl Connection {
     pub fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("connect");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         stream.set_nodelay(true).expect("nodelay");
-        Self { stream, rest: Vec::new() }
+        Self::over(stream)
+    }
+
+    /// Over a stream that is there, and gives up reading by itself.
+    pub fn over(stream: impl std::io::Read + std::io::Write + Send + 'static) -> Self {
+        Self { stream: Box::new(stream), rest: Vec::new() }
     }
 
     /// From another address of this machine, like 127.0.0.2.
@@ -66,7 +75,7 @@ impl Connection {
         });
         stream.set_nonblocking(false).expect("blocking");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-        Self { stream, rest: Vec::new() }
+        Self::over(stream)
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
@@ -109,6 +118,11 @@ impl Connection {
                 break head;
             }
         };
+        self.rest_of(method, status, headers)
+    }
+
+    /// The body behind a head. `None` when the connection ended before its end.
+    pub fn rest_of(&mut self, method: &str, status: u16, headers: Vec<(String, String)>) -> Option<Answer> {
         let mut answer = Answer { status, headers, body: Vec::new() };
         if method == "HEAD" || status == 204 || status == 304 || status == 101 {
             return Some(answer);

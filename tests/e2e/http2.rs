@@ -45,12 +45,12 @@ impl Served {
 }
 
 /// One connection.
-struct Client(h2::client::SendRequest<Bytes>);
+pub(crate) struct Client(h2::client::SendRequest<Bytes>);
 
-struct Answer {
-    status: StatusCode,
-    headers: http::HeaderMap,
-    body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
@@ -60,10 +60,15 @@ impl Answer {
 }
 
 impl Client {
-    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+    pub(crate) async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (client, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
         Self(client)
+    }
+
+    /// The same connection for another request.
+    pub(crate) fn again(&self) -> Self {
+        Self(self.0.clone())
     }
 
     /// Sends the head; a body follows in pieces where there is one.
@@ -89,7 +94,7 @@ impl Client {
         Ok(answer)
     }
 
-    async fn ask(&mut self, request: Request<()>, pieces: &[Bytes]) -> Result<Answer, h2::Error> {
+    pub(crate) async fn ask(&mut self, request: Request<()>, pieces: &[Bytes]) -> Result<Answer, h2::Error> {
         let asked = async {
             let answer = self.begin(request, pieces).await?.await?;
             let (head, mut stream) = answer.into_parts();
@@ -273,11 +278,11 @@ async fn an_event_stream_ends_with_the_identity_behind_it() {
 /// A client that sends the frames it is given.
 struct Raw<S>(S);
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     frame.extend_from_slice(&[kind, flags]);
     frame.extend_from_slice(&stream.to_be_bytes());
@@ -286,7 +291,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Literal fields, never indexed (RFC 7541 §6.2.3).
-fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         assert!(name.len() < 127 && value.len() < 127);

@@ -14,6 +14,8 @@ pub struct Seen {
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// Which of the connections it came on, counted from 1.
+    pub connection: usize,
 }
 
 impl Seen {
@@ -74,9 +76,9 @@ impl Upstream {
                     return;
                 }
                 let Ok(stream) = stream else { return };
-                shared.1.fetch_add(1, Ordering::SeqCst);
+                let connection = shared.1.fetch_add(1, Ordering::SeqCst) + 1;
                 let (seen, behaviour) = (Arc::clone(&shared.0), Arc::clone(&behaviour));
-                thread::spawn(move || converse(stream, &seen, &*behaviour));
+                thread::spawn(move || converse(stream, connection, &seen, &*behaviour));
             }
         });
         Self { address, seen, connections, stop }
@@ -115,9 +117,10 @@ impl Drop for Upstream {
     }
 }
 
-fn converse(mut stream: TcpStream, seen: &Mutex<Vec<Seen>>, behaviour: &Behaviour) {
+fn converse(mut stream: TcpStream, connection: usize, seen: &Mutex<Vec<Seen>>, behaviour: &Behaviour) {
     let mut buffered = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut buffered) {
+        let request = Seen { connection, ..request };
         seen.lock().unwrap().push(request.clone());
         if behaviour(&request, &mut stream).is_err() {
             return;
@@ -142,12 +145,17 @@ fn read_request(stream: &mut TcpStream, buffered: &mut Vec<u8>) -> Option<Seen> 
                 target: head.path.unwrap().to_owned(),
                 headers: fields.collect(),
                 body: Vec::new(),
+                connection: 0,
             };
             break (seen, length);
         }
         fill(buffered)?;
     };
     buffered.drain(..length);
+    if seen.target.starts_with("/early/") {
+        seen.body = std::mem::take(buffered); // it answers before it has read the rest
+        return Some(seen);
+    }
     if seen.all("transfer-encoding").contains(&"chunked") {
         loop {
             let line_end = loop {

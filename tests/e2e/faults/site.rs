@@ -61,7 +61,7 @@ impl Site {
 
     /// The command that runs the gateway here.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        let mut command = Command::new(crate::gateway::binary());
         command.arg("run").arg("-c").arg(self.path("doorward.toml")).args(arguments).stdin(Stdio::null());
         command
     }
