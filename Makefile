@@ -17,7 +17,7 @@ help:
 	@echo "make test    every test: cases, properties, end to end with third-party verifiers"
 	@echo "make soak    faults and mixed traffic for SOAK_MINUTES (default 10) and eight more, with a table at the end"
 	@echo "make check   formatting, clippy and documentation, warnings are errors"
-	@echo "make bench   criterion figures of a decision and of signing"
+	@echo "make bench   CPU per request beside HAProxy, nginx and Envoy in one run, and criterion figures; BENCH='--rounds 2' and more"
 	@echo "make fuzz    properties and fuzz targets with FUZZ_CASES (default 200000) inputs each"
 	@echo "make deny    advisories, licences and banned crates (compiles cargo-deny the first time)"
 
@@ -42,8 +42,11 @@ soak: deps-test
 	$(call timed,release build,cargo build --release --locked)
 	$(call timed,soak,SOAK_MINUTES=$(SOAK_MINUTES) DOORWARD_BINARY="$(CURDIR)/target/release/doorward" cargo test --locked --test soak)
 
+BENCH ?=
 bench: deps
-	$(call timed,bench,cargo bench --locked)
+	$(call timed,peers,$(DEPS) bench && sh tests/ingress/install.sh)
+	$(call timed,beside peers,cargo bench --locked --bench peers -- --envoy "$$(ls target/ingress/venv/lib/python3*/site-packages/envoy/_bin/envoy)" $(BENCH))
+	$(call timed,criterion,cargo bench --locked --bench admission)
 
 check: deps components
 	$(call timed,fmt,cargo fmt --all --check)

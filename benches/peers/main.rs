@@ -36,7 +36,7 @@ struct Options {
     /// Connections of the closed loop.
     #[arg(long, default_value_t = 32)]
     connections: usize,
-    /// Requests per second of the open loop, from which latencies come; default: half of what HAProxy reached.
+    /// Requests per second of the open loop, from which latencies come; default: half of what the slowest reached.
     #[arg(long)]
     rate: Option<u64>,
     /// Only these peers, by name.
@@ -97,7 +97,7 @@ fn main() {
             }
         }
     }
-    let rate = options.rate.unwrap_or_else(|| report.half_of("haproxy"));
+    let rate = options.rate.unwrap_or_else(|| report.half_of_the_slowest());
     for round in 1..=options.rounds {
         for (name, port) in running.iter().map(|(peer, process)| (peer.name, process.port)).chain([("upstream", stand.upstream_port)]) {
             let latencies = open::run(&stand, port, rate, Duration::from_secs(options.seconds));

@@ -13,10 +13,17 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
 use crate::scenario;
 use crate::stand::Stand;
+
+/// Most connections; a request that finds none free waits for one, and the wait counts.
+const CONNECTIONS: usize = 256;
+
+type Connection = SendRequest<Full<Bytes>>;
 
 /// Latencies in microseconds.
 pub(crate) type Latencies = Histogram<u64>;
@@ -33,24 +40,34 @@ pub(crate) fn run(stand: &Stand, port: u16, rate: u64, length: Duration) -> Late
 }
 
 async fn offer(port: u16, rate: u64, length: Duration, requests: Arc<Vec<String>>) -> Latencies {
-    let idle = Arc::new(Mutex::new(VecDeque::<SendRequest<Full<Bytes>>>::new()));
+    let idle = Arc::new(Mutex::new(VecDeque::<Connection>::new()));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let latencies = Arc::new(Mutex::new(Latencies::new_with_max(60_000_000, 3).unwrap()));
     let begin = Instant::now();
-    let (mut sent, mut asked) = (0_u64, tokio::task::JoinSet::new());
+    let (mut sent, mut asked) = (0_u64, JoinSet::new());
     let mut ticks = interval(Duration::from_millis(1));
     while begin.elapsed() < length {
         ticks.tick().await;
         let due = u64::try_from(begin.elapsed().as_micros()).unwrap() * rate / 1_000_000;
         while sent < due {
             let planned = begin + Duration::from_micros(sent * 1_000_000 / rate);
-            let (idle, latencies, request) = (Arc::clone(&idle), Arc::clone(&latencies), parse(&requests[sent as usize % requests.len()]));
+            let (idle, places, latencies) = (Arc::clone(&idle), Arc::clone(&places), Arc::clone(&latencies));
+            let request = parse(&requests[sent as usize % requests.len()]);
             asked.spawn(async move {
+                let _place = places.acquire().await.unwrap();
                 let kept = idle.lock().pop_front();
                 let mut connection = match kept {
-                    Some(connection) => connection,
-                    None => connect(port).await,
+                    Some(kept) if !kept.is_closed() => kept,
+                    _ => connect(port).await,
                 };
-                let answer = connection.send_request(request).await.unwrap();
+                let answer = match connection.send_request(request.clone()).await {
+                    Ok(answer) => answer,
+                    Err(error) if error.is_canceled() || error.is_incomplete_message() => {
+                        connection = connect(port).await; // it was closed while it was idle
+                        connection.send_request(request).await.unwrap()
+                    }
+                    Err(error) => panic!("{error}"),
+                };
                 assert!(answer.status().is_success(), "{}", answer.status());
                 answer.into_body().collect().await.unwrap();
                 latencies.lock().record(u64::try_from(planned.elapsed().as_micros()).unwrap()).unwrap();
@@ -60,15 +77,18 @@ async fn offer(port: u16, rate: u64, length: Duration, requests: Arc<Vec<String>
             });
             sent += 1;
         }
-        while asked.try_join_next().is_some_and(|done| done.is_ok()) {}
+        while let Some(done) = asked.try_join_next() {
+            done.unwrap();
+        }
     }
     while let Some(done) = asked.join_next().await {
         done.unwrap();
     }
+    drop(idle);
     Arc::try_unwrap(latencies).unwrap().into_inner()
 }
 
-async fn connect(port: u16) -> SendRequest<Full<Bytes>> {
+async fn connect(port: u16) -> Connection {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
