@@ -51,9 +51,6 @@ struct Options {
     /// Envoy's binary; default: found by `make bench`, else left out.
     #[arg(long)]
     envoy: Option<PathBuf>,
-    /// Pingap's binary (`cargo install pingap@0.13.1`); left out without it.
-    #[arg(long)]
-    pingap: Option<PathBuf>,
     /// Be the bare Pingora proxy, between these two ports.
     #[arg(long, num_args = 2, hide = true)]
     bare: Option<Vec<u16>>,

@@ -63,13 +63,6 @@ pub(crate) fn all(options: &Options) -> Vec<Peer> {
         &["-c", "@CONFIG@", "--concurrency", "1", "-l", "error"],
         "leaves out the signature, strict JSON, metrics by tenant",
     );
-    found(
-        "pingap",
-        options.pingap.clone(),
-        ("pingap.toml", include_str!("pingap.toml")),
-        &["-c", "@CONFIG@"],
-        "leaves out claims forwarded and the signature, metrics by tenant",
-    );
     peers
 }
 

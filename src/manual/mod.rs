@@ -51,6 +51,9 @@ pub mod status {}
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
+#[doc = include_str!("performance.md")]
+pub mod performance {}
+
 #[doc = include_str!("faults.md")]
 pub mod faults {}
 
