@@ -26,8 +26,8 @@ const WAITING: usize = 4096;
 /// Longest that the last lines are waited for at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// What comes within this time is written at once: a system call and a thread's wake-up for each line would cost more than
-/// making the line.
+/// Audit records that come within this time are written at once: a system call and a thread's wake-up for each would cost more
+/// than making it. Other lines are few, and somebody may be looking at them.
 const GATHER: Duration = Duration::from_millis(5);
 /// Bytes that are gathered at most.
 const GATHERED: usize = 64 * 1024;
@@ -55,8 +55,8 @@ impl Drop for LogGuards {
 /// # Errors
 /// The system's, where standard output or error is closed.
 pub fn start(lost: &LostLines) -> io::Result<LogGuards> {
-    let (audit, audit_guard) = writer(Stream::Audit, &io::stdout(), lost)?;
-    let (log, log_guard) = writer(Stream::Log, &io::stderr(), lost)?;
+    let (audit, audit_guard) = writer(Stream::Audit, GATHER, &io::stdout(), lost)?;
+    let (log, log_guard) = writer(Stream::Log, Duration::ZERO, &io::stderr(), lost)?;
     let audit = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
@@ -74,11 +74,11 @@ pub fn start(lost: &LostLines) -> io::Result<LogGuards> {
     Ok(LogGuards(Some((audit_guard, log_guard))))
 }
 
-fn writer(stream: Stream, to: &impl AsFd, lost: &LostLines) -> io::Result<(NonBlocking, WorkerGuard)> {
+fn writer(stream: Stream, gather: Duration, to: &impl AsFd, lost: &LostLines) -> io::Result<(NonBlocking, WorkerGuard)> {
     // Not through the standard library's handle: its buffer would keep a part of what could not be written.
     let file = File::from(to.as_fd().try_clone_to_owned()?);
     let failed = Arc::<AtomicU64>::default();
-    let lines = Lines::new(file, stream, Arc::clone(&failed));
+    let lines = Lines::new(file, stream, gather, Arc::clone(&failed));
     let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).finish(lines);
     let dropped = writer.error_counter();
     lost.watch(stream, move || failed.load(Ordering::Relaxed).saturating_add(dropped.dropped_lines() as u64));
@@ -90,6 +90,8 @@ fn writer(stream: Stream, to: &impl AsFd, lost: &LostLines) -> io::Result<(NonBl
 struct Lines<W> {
     to: W,
     stream: Stream,
+    /// How long lines wait for others.
+    gather: Duration,
     /// Whole lines that are still to be written.
     gathered: Vec<u8>,
     failed: Arc<AtomicU64>,
@@ -100,8 +102,8 @@ struct Lines<W> {
 }
 
 impl<W: Write> Lines<W> {
-    fn new(to: W, stream: Stream, failed: Arc<AtomicU64>) -> Self {
-        Self { to, stream, gathered: Vec::with_capacity(GATHERED), failed, failing: false, torn: false }
+    fn new(to: W, stream: Stream, gather: Duration, failed: Arc<AtomicU64>) -> Self {
+        Self { to, stream, gather, gathered: Vec::with_capacity(GATHERED), failed, failing: false, torn: false }
     }
 
     /// Writes what was gathered, or loses the rest of it.
@@ -161,7 +163,7 @@ impl<W: Write> Write for Lines<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        thread::sleep(GATHER);
+        thread::sleep(self.gather);
         self.pass();
         self.to.flush()
     }
@@ -197,7 +199,7 @@ mod tests {
     #[test]
     fn a_full_disk_loses_whole_lines_and_counts_them() {
         let failed = Arc::<AtomicU64>::default();
-        let mut lines = Lines::new(Disk { room: 11, ..Disk::default() }, Stream::Audit, Arc::clone(&failed));
+        let mut lines = Lines::new(Disk { room: 11, ..Disk::default() }, Stream::Audit, Duration::ZERO, Arc::clone(&failed));
         for line in ["{\"n\":1}\n", "{\"n\":2}\n", "{\"n\":3}\n"] {
             assert_eq!(lines.write(line.as_bytes()).unwrap(), line.len(), "nobody waits for it");
         }
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn many_lines_are_written_before_they_are_too_many() {
-        let mut lines = Lines::new(Disk { room: usize::MAX, ..Disk::default() }, Stream::Audit, Arc::default());
+        let mut lines = Lines::new(Disk { room: usize::MAX, ..Disk::default() }, Stream::Audit, Duration::ZERO, Arc::default());
         let line = [&[b'x'; 999][..], b"\n"].concat();
         for _ in 0..100 {
             lines.write_all(&line).unwrap();

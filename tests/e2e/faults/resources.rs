@@ -134,8 +134,9 @@ fn descriptors_that_are_gone_all_the_same_stop_nothing_for_long() {
         until("the gate", || (opened.load(Ordering::SeqCst) || seen.target != "/wait").then_some(()));
         stream.write_all(&echo(seen))
     });
-    let gateway =
-        Gateway::start_by("ulimit -n 256", &halo(upstream.address(), "").replace("[assertion]", "idle_timeout = \"1m\"\n[assertion]"), &[]);
+    // With one thread, a connection that was kept is always found again.
+    let config = halo(upstream.address(), "").replace("threads = 2", "threads = 1");
+    let gateway = Gateway::start_by("ulimit -n 256", &config.replace("[assertion]", "idle_timeout = \"1m\"\n[assertion]"), &[]);
     let (mut there, mut another) = (Connection::open(gateway.address), Connection::open(gateway.address));
     assert_eq!(asks(&mut another, "bob", "/before"), Some(true));
     assert_eq!(asks(&mut there, "ann", "/before"), Some(true));

@@ -305,9 +305,11 @@ pub fn suffer_all(gateway: SocketAddr, notes: &Notes, goes_on: impl Fn() -> bool
     suffered
 }
 
+/// With one thread: with more, a connection that was kept is not always found again.
 fn gateway(upstream: SocketAddr) -> Gateway {
     Gateway::start(
         &halo(upstream, "")
+            .replace("threads = 2", "threads = 1")
             .replace("[assertion]", "connect_timeout = \"1s\"\nfirst_byte_timeout = \"2s\"\nread_timeout = \"2s\"\n[assertion]"),
     )
 }
