@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -84,7 +84,7 @@ impl Stand {
             fs::create_dir(directory.path().join(place)).unwrap();
         }
         doorward::install_crypto();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let now = doorward::clock::read().unwrap().secs();
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let processors = (cores > 1 && on_path("taskset").is_some()).then(|| ("0".to_owned(), format!("1-{}", cores - 1)));
         let this = Self { directory, upstream_port: free_port(), processors, now };
