@@ -61,10 +61,8 @@ impl Proxy {
                 Some(Held::TooSlow) => Body::TooSlow,
             };
             match self.decide(session, clean.clone(), body, exchange, meter) {
-                Judgement::Settled(Settled::Forward(forwarding)) => {
-                    let (replay, whole) = replay_of(held);
-                    let mut forwarding = forwarding;
-                    (forwarding.replay, forwarding.whole) = (replay, whole);
+                Judgement::Settled(Settled::Forward(mut forwarding)) => {
+                    (forwarding.replay, forwarding.whole) = replay_of(held);
                     return Ok(State::Admitted(forwarding));
                 }
                 Judgement::Settled(Settled::Stop(state)) => return Ok(state),
