@@ -10,11 +10,12 @@ define timed
 echo "==> $(1): $$(( $$(date +%s) - started )) s, exit code $$status"; exit $$status
 endef
 
-.PHONY: help demo test soak bench check deny fuzz deps deps-test components
+.PHONY: help demo test deploy-test soak bench check deny fuzz deps deps-test components
 
 help:
 	@echo "make demo    a signed-in page, a streaming agent and the gateway between them, until Ctrl-C"
 	@echo "make test    every test: cases, properties, end to end with third-party verifiers"
+	@echo "make deploy-test   what deploy/ ships, tried for real: every script of deploy/tests, those that make test has no time for too"
 	@echo "make soak    faults and mixed traffic for SOAK_MINUTES (default 10) and eight more, with a table at the end"
 	@echo "make check   formatting, clippy and documentation, warnings are errors"
 	@echo "make bench   CPU per request beside HAProxy, nginx and Envoy in one run, and criterion figures; BENCH='--rounds 2' and more"
@@ -36,6 +37,11 @@ demo: deps
 
 test: deps-test
 	$(call timed,test,cargo test --locked --no-fail-fast)
+
+deploy-test: deps-test
+	$(call timed,release build,cargo build --release --locked)
+	@for script in deploy/tests/*.sh; do [ "$$script" = deploy/tests/lib.sh ] || \
+	    { echo "==> $$script"; DOORWARD_BINARY="$(CURDIR)/target/release/doorward" bash "$$script" || exit; }; done
 
 SOAK_MINUTES ?= 10
 soak: deps-test

@@ -298,17 +298,3 @@ fn the_script_for_systemd_waits_for_the_next_main_process() {
     signal(next, "TERM");
     until("it to end", || refused(site.admin));
 }
-
-#[test]
-fn systemd_finds_nothing_to_complain_about_in_its_units() {
-    let directory = tempfile::tempdir().unwrap();
-    for name in ["doorward.service", "doorward.socket"] {
-        let unit = std::fs::read_to_string(script("systemd").join(name)).unwrap();
-        std::fs::write(directory.path().join(name), unit.replace("/usr/bin/doorward", env!("CARGO_BIN_EXE_doorward"))).unwrap();
-    }
-    let mut verify = Command::new("systemd-analyze");
-    verify.args(["verify", "--man=no", "--recursive-errors=no", "./doorward.service", "./doorward.socket"]);
-    let verified = verify.current_dir(directory.path()).output().expect("systemd-analyze (Debian: systemd); make test installs it");
-    let said = String::from_utf8_lossy(&verified.stderr);
-    assert!(verified.status.success() && said.trim().is_empty(), "{said}");
-}
