@@ -182,7 +182,9 @@ mod tests {
 
     #[test]
     fn the_plain_header_is_what_it_is_taken_for() {
-        let members = json_object(PLAIN_HS256).unwrap().unwrap();
-        assert_eq!(Value::Object(members), serde_json::json!({ "alg": "HS256", "typ": "JWT" }));
+        for header in PLAIN_HS256 {
+            let members = json_object(header).unwrap().unwrap();
+            assert_eq!(Value::Object(members), serde_json::json!({ "alg": "HS256", "typ": "JWT" }));
+        }
     }
 }
