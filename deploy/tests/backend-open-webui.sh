@@ -28,19 +28,12 @@ wait_for 120 curl -sf "http://127.0.0.1:$litellm/health/liveliness"
 
 # Open WebUI with the shipped settings. Cookies without TLS, and no downloads, are the test's.
 env=$(moved open-webui/open-webui.env 's/_COOKIE_SECURE=true/_COOKIE_SECURE=false/')
-(
-    set -a
-    # shellcheck disable=SC1090
-    . "$env"
-    FORWARD_USER_INFO_HEADER_JWT_SECRET=$OPEN_WEBUI_JWT_SECRET
-    OPENAI_API_BASE_URLS=http://127.0.0.1:$models/v1 OPENAI_API_KEYS=pk_live_fedcba9876543210
-    DATA_DIR=$work/data WEBUI_SECRET_KEY=$("$doorward" secret new 2>/dev/null)
-    OFFLINE_MODE=true USE_SLIM_DOCKER=true RAG_EMBEDDING_ENGINE=openai ENABLE_OLLAMA_API=false
-    export FORWARD_USER_INFO_HEADER_JWT_SECRET OPENAI_API_BASE_URLS OPENAI_API_KEYS DATA_DIR WEBUI_SECRET_KEY
-    export OFFLINE_MODE USE_SLIM_DOCKER RAG_EMBEDDING_ENGINE ENABLE_OLLAMA_API
-    exec "$webui_venv/bin/open-webui" serve --host 127.0.0.1 --port "$webui"
-) >"$work/webui.log" 2>&1 &
-started+=("$!")
+mapfile -t settings < <(grep '^[A-Z]' "$env")
+start env "${settings[@]}" FORWARD_USER_INFO_HEADER_JWT_SECRET="$OPEN_WEBUI_JWT_SECRET" \
+    OPENAI_API_BASE_URLS="http://127.0.0.1:$models/v1" OPENAI_API_KEYS=pk_live_fedcba9876543210 \
+    DATA_DIR="$work/data" WEBUI_SECRET_KEY="$("$doorward" secret new 2>/dev/null)" \
+    OFFLINE_MODE=true USE_SLIM_DOCKER=true RAG_EMBEDDING_ENGINE=openai ENABLE_OLLAMA_API=false \
+    "$webui_venv/bin/open-webui" serve --host 127.0.0.1 --port "$webui" >"$work/webui.log" 2>&1
 
 # The host's application, in few lines: its session cookie says who is signed in, and it signs a token for that user.
 start python3 - "$host" "$WEBUI_IDENTITY_SECRET" <<'PYTHON'
