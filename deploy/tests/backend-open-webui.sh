@@ -18,7 +18,8 @@ front=$(free_port) port=$(free_port) admin=$(free_port) webui=$(free_port) host=
 models=$(free_port) models_admin=$(free_port) litellm=$(free_port)
 
 # The model server and the gateway before it, as on the page about OpenAI-compatible servers.
-LITELLM_LOCAL_MODEL_COST_MAP=True LITELLM_TELEMETRY=False PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$repo/deploy/examples/python:$backends/openai \
+LITELLM_MASTER_KEY=sk-$("$doorward" secret new 2>/dev/null) LITELLM_LOCAL_MODEL_COST_MAP=True LITELLM_TELEMETRY=False \
+    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$repo/deploy/examples/python:$backends/openai \
     start "$litellm_venv/bin/litellm" --config "$backends/openai/litellm.yaml" --host 127.0.0.1 --port "$litellm" >"$work/litellm.log" 2>&1
 config=$(moved openai/doorward.toml "s/:8080/:$models/" "s/:9090/:$models_admin/" "s/:4000/:$litellm/")
 mkdir "$work/models" "$work/data"

@@ -29,7 +29,7 @@ async def doorward(request: Request, api_key: str) -> UserAPIKeyAuth:
     if "subject" not in who:
         raise HTTPException(401, "refused: nobody is signed in")
     # Spend, budgets and rate limits are counted by these.
-    return UserAPIKeyAuth(user_id=who["subject"], end_user_id=who["subject"], user_email=who.get("claims", {}).get("email"))
+    return UserAPIKeyAuth(user_id=who["subject"], user_email=who.get("claims", {}).get("email"))
 
 
 class Greeting(CustomLogger):
