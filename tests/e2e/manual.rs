@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::write;
 
 use crate::gateway::{ASSERTION_KEY, Gateway, SECRET, doorward, halo};
-use crate::readme::{Shell, blocks, read};
+use crate::readme::{Shell, blocks, read, root};
 use crate::upstream::Upstream;
 
 #[test]
@@ -46,12 +46,38 @@ fn configurations_load_as_printed() {
     write(directory.path().join("identity.key"), SECRET).unwrap();
     let head = halo("127.0.0.1:3000".parse().unwrap(), "");
     let without_secrets: String = head.lines().filter(|line| !line.starts_with("secrets")).map(|line| format!("{line}\n")).collect();
-    for (page, before) in [("tokens", without_secrets), ("telemetry", head)] {
+    for (page, before) in [("tokens", without_secrets), ("telemetry", head.clone()), ("sensitive-actions", head)] {
         let blocks = blocks(&read(&format!("src/manual/{page}.md")));
         let block = blocks.iter().find(|block| block.language == "toml").expect("a configuration");
         write(directory.path().join("doorward.toml"), format!("{before}\n{}", block.text)).unwrap();
         let said = doorward(&["check"], directory.path());
         assert!(said.status.success() && said.stderr.is_empty(), "{page}: {}", String::from_utf8_lossy(&said.stderr));
+    }
+}
+
+/// The pages about real backends show what `deploy/backends` ships, and `check` has nothing to say about it.
+#[test]
+fn backends_are_shown_as_they_are_shipped() {
+    let shipped = std::fs::read_dir(root().join("deploy/backends")).unwrap().map(|entry| entry.unwrap());
+    let names: BTreeSet<_> = shipped.filter(|e| e.path().is_dir()).map(|e| e.file_name().into_string().unwrap()).collect();
+    assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), ["langserve", "librechat", "open-webui", "openai"]);
+    for name in names {
+        let blocks = blocks(&read(&format!("src/manual/backends/{name}.md")));
+        for (language, file) in [("toml", "doorward.toml"), ("yaml", "librechat.yaml")] {
+            for block in blocks.iter().filter(|block| block.language == language) {
+                assert_eq!(block.text, read(&format!("deploy/backends/{name}/{file}")), "{name}'s page shows another {file}");
+            }
+        }
+        let config = &blocks.iter().find(|block| block.language == "toml").expect("a configuration").text;
+        let directory = tempfile::tempdir().unwrap();
+        // Secrets come from the environment there, from files here: each of its own.
+        let secrets = config.match_indices("env = \"").map(|(start, found)| config[start + found.len()..].split('"').next().unwrap());
+        for (number, secret) in secrets.enumerate() {
+            write(directory.path().join(secret), format!("{number}{SECRET}")).unwrap();
+        }
+        write(directory.path().join("doorward.toml"), config.replace("env = ", "file = ")).unwrap();
+        let said = doorward(&["check"], directory.path());
+        assert!(said.status.success() && said.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&said.stderr));
     }
 }
 
