@@ -52,3 +52,7 @@ gateway() {
     start "$doorward" run -c "$1" >"$work/gateway-$2.log" 2>&1
     wait_for 10 curl -sf "http://127.0.0.1:$2/readyz"
 }
+
+# snippet NAME: the Python that the backend's page tells clients to copy.
+# shellcheck disable=SC2016 # back-quotes, and no variable
+snippet() { sed -n '/^```python$/,/^```$/{/^```/!p}' "$repo/src/manual/backends/$1.md"; }

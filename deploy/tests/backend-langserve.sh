@@ -25,7 +25,8 @@ url=http://127.0.0.1:$port/agents/support
 key='X-Embed-Key: pk_live_0123456789abcdef'
 page='Origin: https://app.example.com'
 json='Content-Type: application/json'
-token="X-User-Token: $("$doorward" token mint --format jwt --secret-env SUPPORT_IDENTITY_SECRET --subject user_123)"
+minted=$("$doorward" token mint --format jwt --secret-env SUPPORT_IDENTITY_SECRET --subject user_123)
+token="X-User-Token: $minted"
 
 ask "$url/invoke" -H "$key" -H "$page" -H "$token" -H "$json" -d '{"input": "hi"}'
 expect invoke 200 'Hello user_123, you said: hi'
@@ -36,6 +37,15 @@ expect stream 200 'data: "user_123"'
 grep -qi '^content-type: text/event-stream' "$work/head" || fail "stream: $(cat "$work/head")"
 [ "$(grep -c '^event: data' "$work/body")" = 4 ] || fail "stream: $body"
 say "its answer streams as server-sent events, word by word"
+
+{
+    printf 'import sys\nfrom langserve import RemoteRunnable\nEMBED_KEY, token = "pk_live_0123456789abcdef", sys.argv[1]\n'
+    snippet langserve | sed "s|https://chat.example.com|http://127.0.0.1:$port|"
+    echo 'print("|".join(agent.stream("hi")))'
+} >"$work/client.py"
+said=$("$venv/bin/python" "$work/client.py" "$minted")
+[ "$said" = 'Hello |user_123|, you said: |hi' ] || fail "LangServe's client: $said"
+say "LangServe's own client streams as the page says: $said"
 
 ask "$url/invoke" -H "$key" -H "$page" -H "$token" -H "$json" -H 'X-Identity-Subject: victim' -H 'x-identity-claims: e30' \
     -d '{"input": "hi", "config": {"configurable": {"claims": {"role": "admin"}}}}'

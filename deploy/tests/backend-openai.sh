@@ -43,17 +43,15 @@ grep -qi '^content-type: text/event-stream' "$work/head" || fail "a stream: $(ca
 [ "$(grep -c '^data: {' "$work/body")" -ge 2 ] || fail "a stream: $body"
 say "its answer streams: $(grep -c '^data: {' "$work/body") events"
 
-answer=$("$venv/bin/python" - "$url" "$token" <<'PYTHON'
-import sys
-import openai
-
-client = openai.OpenAI(base_url=sys.argv[1], api_key="pk_live_0123456789abcdef", default_headers={"X-User-Token": sys.argv[2]})
-chunks = client.chat.completions.create(model="small-model", messages=[{"role": "user", "content": "hi"}], stream=True)
-print("".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices))
-PYTHON
-)
+{
+    printf 'import openai, sys\nEMBED_KEY, token = "pk_live_0123456789abcdef", sys.argv[1]\n'
+    snippet openai | sed "s|https://llm.example.com|http://127.0.0.1:$port|"
+    echo 'chunks = client.chat.completions.create(model="small-model", messages=[{"role": "user", "content": "hi"}], stream=True)'
+    echo 'print("".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices))'
+} >"$work/client.py"
+answer=$("$venv/bin/python" "$work/client.py" "$token")
 [ "$answer" = 'Hello user_123, billed to user_123' ] || fail "OpenAI's SDK: $answer"
-say "OpenAI's own SDK works with the embed key as api_key"
+say "OpenAI's own SDK works as the page says, with the embed key as api_key"
 
 chat small-model '' -H "X-User-Token: $token" -H 'X-Litellm-End-User-Id: victim' -H 'X-Litellm-Customer-Id: victim' \
     -H 'X-Litellm-User-Id: victim' -H 'X-Identity-Subject: victim'
