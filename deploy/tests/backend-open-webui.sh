@@ -8,6 +8,8 @@ source "$repo/deploy/backends/shared.sh"
 need curl "apt-get install curl"
 PATH=$PATH:/usr/sbin
 need nginx "apt-get install nginx"
+chromium=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
+need "${chromium:-chromium}" "apt-get install chromium, or set CHROMIUM"
 webui_venv=$(installed open-webui)
 litellm_venv=$(installed openai)
 
@@ -54,6 +56,11 @@ def token(claims):
 
 class Host(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if self.path == "/login":  # a login that takes everybody for ann
+            self.send_response(302)
+            self.send_header("Set-Cookie", "host_session=ann; Path=/; HttpOnly")
+            self.send_header("Location", sys.argv[3])
+            return self.end_headers()
         cookies = (self.headers["Cookie"] or "").split("; ")
         user = next((USERS.get(c.removeprefix("host_session=")) for c in cookies if c.startswith("host_session=")), None)
         self.send_response(204 if user else 401)
@@ -66,11 +73,12 @@ class Host(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Host).serve_forever()
 PYTHON
-start python3 "$work/host.py" "$host" "$WEBUI_IDENTITY_SECRET"
+start python3 "$work/host.py" "$host" "$WEBUI_IDENTITY_SECRET" "http://127.0.0.1:$front/"
 
-gateway "$(moved open-webui/doorward.toml "s/:8080/:$port/" "s/:9090/:$admin/" "s/:3000/:$webui/")" "$admin"
+gateway "$(moved open-webui/doorward.toml "s/:8080/:$port/" "s/:9090/:$admin/" "s/:3000/:$webui/" \
+    "s|\"https://chat.example.com\"|&, \"http://127.0.0.1:$front\"|")" "$admin"
 nginx_conf=$(moved open-webui/nginx.conf "s/listen 8000/listen 127.0.0.1:$front/" "s/:8080/:$port/" "s/:5000/:$host/" \
-    "s|/run/nginx.pid|$work/nginx.pid|" "s|access_log off;|access_log off; client_body_temp_path $work; proxy_temp_path $work;|")
+    "s|https://app.example.com/login|http://127.0.0.1:$host/login|" "s|/run/nginx.pid|$work/nginx.pid|" "s|access_log off;|access_log off; client_body_temp_path $work; proxy_temp_path $work;|")
 start nginx -p "$work" -c "$nginx_conf" -g 'daemon off;' 2>"$work/nginx.log"
 wait_for 120 curl -sf "http://127.0.0.1:$webui/health"
 wait_for 10 curl -s "http://127.0.0.1:$host/"
@@ -136,6 +144,12 @@ handshake=$(
 )
 case "$handshake" in *' 101 '*) ;; *) fail "the WebSocket: $handshake" ;; esac
 say "its WebSocket passes: ${handshake%$'\r'}"
+
+# A real browser: it is sent to the host's login and back, and Open WebUI's page signs in by itself.
+dom=$("$chromium" --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --no-proxy-server \
+    --user-data-dir="$work/profile" --virtual-time-budget=30000 --dump-dom "$url/" 2>"$work/chromium.log")
+case "$dom" in *'Ann Lée'*) ;; *) fail "the page in a browser does not name its user: $(tail -c 2000 <<<"$dom")" ;; esac
+say "in Chromium, Open WebUI's page greets Ann Lée after the host's login and no other"
 
 id=$(curl -s "$url/api/v1/auths/" -H "Cookie: $cookie" | sed -n 's/.*"id":"\([^"]*\)".*/\1/p')
 ask -N "$url/api/chat/completions" -H "Cookie: $cookie" -H "$page" -H "$json" -H 'Accept: text/event-stream' \
