@@ -78,7 +78,8 @@ start python3 "$work/host.py" "$host" "$WEBUI_IDENTITY_SECRET" "http://127.0.0.1
 gateway "$(moved open-webui/doorward.toml "s/:8080/:$port/" "s/:9090/:$admin/" "s/:3000/:$webui/" \
     "s|\"https://chat.example.com\"|&, \"http://127.0.0.1:$front\"|")" "$admin"
 nginx_conf=$(moved open-webui/nginx.conf "s/listen 8000/listen 127.0.0.1:$front/" "s/:8080/:$port/" "s/:5000/:$host/" \
-    "s|https://app.example.com/login|http://127.0.0.1:$host/login|" "s|/run/nginx.pid|$work/nginx.pid|" "s|access_log off;|access_log off; client_body_temp_path $work; proxy_temp_path $work;|")
+    "s|https://app.example.com/login|http://127.0.0.1:$host/login|" "s|/run/nginx.pid|$work/nginx.pid|" \
+    "s|access_log off;|access_log off; client_body_temp_path $work; proxy_temp_path $work;|")
 start nginx -p "$work" -c "$nginx_conf" -g 'daemon off;' 2>"$work/nginx.log"
 wait_for 120 curl -sf "http://127.0.0.1:$webui/health"
 wait_for 10 curl -s "http://127.0.0.1:$host/"
