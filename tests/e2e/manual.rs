@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::write;
 
-use crate::gateway::{ASSERTION_KEY, Gateway, SECRET, doorward, halo};
+use crate::gateway::{ASSERTION_KEY, Gateway, KEY, ORIGIN, SECRET, doorward, halo, in_seconds, jwt};
 use crate::readme::{Shell, blocks, read, root};
 use crate::upstream::Upstream;
 
@@ -53,6 +53,35 @@ fn configurations_load_as_printed() {
         let said = doorward(&["check"], directory.path());
         assert!(said.status.success() && said.stderr.is_empty(), "{page}: {}", String::from_utf8_lossy(&said.stderr));
     }
+}
+
+/// What the page on sensitive actions says of its own configuration: who may propose, who may approve, and how often.
+#[test]
+fn approvals_want_a_fresh_step_up() {
+    let upstream = Upstream::plain();
+    let page = blocks(&read("src/manual/sensitive-actions.md"));
+    let block = page.iter().find(|block| block.language == "toml").expect("a configuration");
+    let gateway = Gateway::start(&(halo(upstream.address(), "") + &block.text));
+    let token = |seconds_ago: i64, amr: &str| {
+        jwt(&serde_json::json!({ "user_id": "u1", "exp": in_seconds(300), "amr": [amr], "auth_time": in_seconds(-seconds_ago) }))
+    };
+    let post = |path: &str, token: &str| {
+        let bearer = format!("Bearer {KEY}");
+        gateway.ask("POST", path, &[("Origin", ORIGIN), ("Authorization", &bearer), ("X-User-Token", token)], "")
+    };
+    let proposed = post("/proposals/7", &token(0, "pwd"));
+    assert_eq!((proposed.status, upstream.last().one("x-identity-level")), (200, "verified"));
+    for (seconds_ago, amr) in [(0, "pwd"), (200, "mfa")] {
+        let refused = post("/approvals/7", &token(seconds_ago, amr));
+        assert_eq!((refused.status, refused.reason()), (401, "step_up_required"));
+        let challenge = refused.one("www-authenticate");
+        assert!(challenge.contains("error=\"insufficient_user_authentication\"") && challenge.contains("max_age=120"), "{challenge}");
+    }
+    let confirmed = token(10, "hwk");
+    let statuses: Vec<_> = (0..6).map(|_| post("/approvals/7", &confirmed).status).collect();
+    assert_eq!(upstream.last().one("x-identity-level"), "stepped_up");
+    assert!(!upstream.last().one("x-identity-stepped-up-at").is_empty());
+    assert!(statuses.starts_with(&[200, 200, 200]) && statuses.ends_with(&[429]), "{statuses:?}");
 }
 
 /// The pages about real backends show what `deploy/backends` ships, and `check` has nothing to say about it.
