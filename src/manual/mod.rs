@@ -27,6 +27,24 @@ pub mod browser {}
 #[doc = include_str!("vendors.md")]
 pub mod vendors {}
 
+#[doc = include_str!("backends.md")]
+pub mod backends {
+    #[doc = include_str!("backends/open-webui.md")]
+    pub mod open_webui {}
+
+    #[doc = include_str!("backends/librechat.md")]
+    pub mod librechat {}
+
+    #[doc = include_str!("backends/langserve.md")]
+    pub mod langserve {}
+
+    #[doc = include_str!("backends/openai.md")]
+    pub mod openai {}
+}
+
+#[doc = include_str!("sensitive-actions.md")]
+pub mod sensitive_actions {}
+
 #[doc = include_str!("bodies.md")]
 pub mod bodies {}
 
