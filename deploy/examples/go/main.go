@@ -75,7 +75,9 @@ func whoami(w http.ResponseWriter, r *http.Request) {
 	if who.Subject != "" {
 		subject = &who.Subject
 	}
-	answer(w, http.StatusOK, map[string]any{"level": who.Level, "subject": subject, "claims": who.Claims, "bytes": size})
+	tenant := who.Told["x-identity-tenant"]
+	told := map[string]any{"level": who.Level, "tenant": tenant, "subject": subject, "claims": who.Claims, "bytes": size}
+	answer(w, http.StatusOK, told)
 }
 
 func main() {

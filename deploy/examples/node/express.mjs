@@ -61,8 +61,8 @@ app.use(doorward({ keyId: "a1", key, audience: "agent", mapped: ["X-User-Email"]
 app.all("/{*path}", async (request, response) => {
   let bytes = request.rawBody?.length ?? 0;
   if (request.rawBody === undefined) for await (const chunk of request) bytes += chunk.length;
-  const { level, subject = null, claims } = request.identity;
-  response.json({ level, subject, claims, bytes });
+  const { level, tenant, subject = null, claims } = request.identity;
+  response.json({ level, tenant, subject, claims, bytes });
 });
 
 app.listen(Number(process.argv[2]), "127.0.0.1");

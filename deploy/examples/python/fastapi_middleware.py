@@ -73,4 +73,4 @@ async def whoami(request: Request):
     async for chunk in request.stream():
         size += len(chunk)
     who = request.state.identity
-    return {"level": who["level"], "subject": who.get("subject"), "claims": who["claims"], "bytes": size}
+    return {**{name: who.get(name) for name in ["level", "tenant", "subject", "claims"]}, "bytes": size}

@@ -9,6 +9,8 @@
 
 mod identity;
 mod signature;
+#[cfg(test)]
+mod vectors;
 mod verify;
 
 use axum::body::{Body, to_bytes};
@@ -58,7 +60,8 @@ async fn whoami(Extension(who): Extension<Identity>, mut body: Body) -> Result<J
         let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
         bytes += frame.data_ref().map_or(0, |data| data.len());
     }
-    Ok(Json(json!({ "level": who.level, "subject": who.subject, "claims": who.claims, "bytes": bytes })))
+    let tenant = &who.told["x-identity-tenant"];
+    Ok(Json(json!({ "level": who.level, "tenant": tenant, "subject": who.subject, "claims": who.claims, "bytes": bytes })))
 }
 
 #[tokio::main]
