@@ -1,5 +1,6 @@
 //! What [`Signer`] signs for real decisions, judged by verifiers that nobody here wrote, by our examples for backends, and
-//! by the demo's agent over a socket. Every request is also judged with one thing changed, whatever it is.
+//! by the demo's agent over a socket. Every request is also judged with one thing changed, whatever it is. `backends` makes the
+//! vectors that the examples share.
 
 #![allow(clippy::panic, clippy::unwrap_used)] // in a test a panic is the answer
 

@@ -27,8 +27,8 @@ mkdir "$work/node"
 cp "$examples"/node/*.mjs "$examples/node/package.json" "$work/node/"
 ln -s "$built/node/node_modules" "$work/node/node_modules"
 
-DOORWARD_ASSERTION_KEY=$("$doorward" key new)
-ACME_IDENTITY_SECRET=$("$doorward" secret new)
+DOORWARD_ASSERTION_KEY=$("$doorward" key new 2>"$work/said")
+ACME_IDENTITY_SECRET=$("$doorward" secret new 2>"$work/said")
 export DOORWARD_ASSERTION_KEY ACME_IDENTITY_SECRET
 
 # behind NAME PORT: starts a gateway before the backend at this port, and asks through both and around the gateway.

@@ -12,8 +12,8 @@ host=$repo/deploy/examples/host
 GOCACHE=$repo/target/examples/go-cache GOPROXY=off go build -o "$work/sign-go" "$host/sign.go"
 
 gateway=$(free_port) upstream=$(free_port)
-HOST_HMAC=$("$doorward" secret new) HOST_KARTA=$("$doorward" secret new) HOST_JWT=$("$doorward" secret new)
-DOORWARD_ASSERTION_KEY=$("$doorward" key new)
+HOST_HMAC=$("$doorward" secret new 2>"$work/said") HOST_KARTA=$("$doorward" secret new 2>"$work/said") HOST_JWT=$("$doorward" secret new 2>"$work/said")
+DOORWARD_ASSERTION_KEY=$("$doorward" key new 2>"$work/said")
 export HOST_HMAC HOST_KARTA HOST_JWT DOORWARD_ASSERTION_KEY
 cat >"$work/doorward.toml" <<TOML
 [server]

@@ -26,6 +26,22 @@ in_go() { (cd "$examples/go" && go "$@"); }
 passed Go in_go test -count=1 -v .
 passed Rust cargo test --quiet --locked --manifest-path "$examples/rust/Cargo.toml" --target-dir "$repo/target/examples/rust" -- --nocapture
 
+# What these vectors are worth: a verifier that lacks any one of its refusals fails them.
+mkdir "$work/python"
+cp "$examples/vectors.json" "$work/"
+cp "$examples/python/test_verify.py" "$work/python/"
+python3 -B - "$examples/python/verify.py" "$work/python" <<'PY'
+import pathlib, re, subprocess, sys
+
+whole, folder = pathlib.Path(sys.argv[1]).read_text(), pathlib.Path(sys.argv[2])
+refusals = list(re.finditer(r"raise Refused\(.*", whole))
+for refusal in refusals:
+    (folder / "verify.py").write_text(whole[: refusal.start()] + "pass" + whole[refusal.end() :])
+    if subprocess.run([sys.executable, "-B", folder / "test_verify.py"], capture_output=True).returncode == 0:
+        sys.exit(f"the vectors pass without: {refusal.group()}")
+print(f"ok: without any one of its {len(refusals)} refusals the Python verifier fails the vectors")
+PY
+
 for file in "$examples"/{python/{verify,fastapi_middleware}.py,node/{verify,express}.mjs,go/{verify,identity,main}.go,rust/src/*.rs}; do
     lines=$(wc -l <"$file")
     [ "$lines" -le 100 ] || fail "$file has $lines lines"
