@@ -75,3 +75,38 @@ behind FastAPI "${ports[0]}"
 behind Express "${ports[1]}"
 behind net-http "${ports[2]}"
 behind axum "${ports[3]}"
+
+# WebSockets in FastAPI: a handshake is a request like any other to the middleware.
+(cd "$examples/python" && "$built/python/venv/bin/python" -B - ../vectors.json <<'PY') || fail "FastAPI: WebSocket handshakes"
+import asyncio, base64, json, sys
+
+from fastapi_middleware import Doorward
+
+vectors = json.load(open(sys.argv[1]))
+vector = next(vector for vector in vectors["requests"] if vector["name"] == "nobody")
+key = base64.b64decode(vectors["key_base64"])
+headers = [(name.encode(), value.encode()) for name, value in vector["headers"]]
+reached, sent = [], []
+
+
+async def application(scope, receive, send):
+    reached.append(scope["state"]["identity"]["level"])
+
+
+async def send(message):
+    sent.append(message)
+
+
+def handshake(headers):
+    middleware = Doorward(application, key_id="a1", key=key, audience="agent", now=vector["now"])
+    scope = {"type": "websocket", "path": "/chat", "raw_path": vector["path"].encode(), "query_string": b"", "headers": headers}
+    asyncio.run(middleware(scope, None, send))
+
+
+handshake(headers)
+assert (reached, sent) == (["anonymous"], []), (reached, sent)
+handshake(headers + [(b"x-identity-subject", b"victim")])
+handshake([])
+assert reached == ["anonymous"] and [message["type"] for message in sent] == ["websocket.close"] * 2, (reached, sent)
+PY
+say "FastAPI: a WebSocket handshake that the gateway signed reaches the application; two others are closed"

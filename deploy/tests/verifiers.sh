@@ -9,22 +9,17 @@ need cargo "https://rustup.rs"
 examples=$repo/deploy/examples
 count=$(python3 -c 'import json, sys; print(len(json.load(open(sys.argv[1]))["requests"]))' "$examples/vectors.json")
 
-# passed LANGUAGE COMMAND...: it succeeds, and says that it ran them all.
-passed() {
-    language=$1
-    shift
-    "$@" >"$work/output" 2>&1 || fail "$language: $(tail -n 20 "$work/output")"
-    grep -q "$count vectors" "$work/output" || fail "$language ran fewer than $count vectors: $(cat "$work/output")"
-    say "$language: $count vectors"
-}
-
-# Beside the build, so that nothing is left in the sources or at home.
+# The commands of the README as printed, with what they build beside the build of the gateway and nothing left in the sources.
+export CARGO_TARGET_DIR=$repo/target/examples/rust PYTHONDONTWRITEBYTECODE=1
 export GOCACHE=$repo/target/examples/go-cache GOPROXY=off GOFLAGS=-mod=readonly
-passed Python python3 -B "$examples/python/test_verify.py"
-passed Node node "$examples/node/test_verify.mjs"
-in_go() { (cd "$examples/go" && go "$@"); }
-passed Go in_go test -count=1 -v .
-passed Rust cargo test --quiet --locked --manifest-path "$examples/rust/Cargo.toml" --target-dir "$repo/target/examples/rust" -- --nocapture
+ran=0
+while IFS= read -r command; do
+    (cd "$examples" && eval "$command") >"$work/output" 2>&1 || fail "$command: $(tail -n 20 "$work/output")"
+    grep -q "$count vectors" "$work/output" || fail "$command: ran fewer than $count vectors: $(cat "$work/output")"
+    say "$command: $count vectors"
+    ran=$((ran + 1))
+done < <(awk '/^```sh$/ { block++; next } /^```$/ { if (block) exit } block == 1' "$examples/README.md")
+[ "$ran" = 4 ] || fail "the README prints $ran commands, not one for each of four languages"
 
 # What these vectors are worth: a verifier that lacks any one of its refusals fails them.
 mkdir "$work/python"
