@@ -82,6 +82,11 @@ pub fn is_identity(name: &HeaderName) -> bool {
     folded.starts_with("xidentity") || folded.starts_with("xdoorward")
 }
 
+/// Whether a backend that folds separators reads these two as one name.
+pub fn is_same(one: &HeaderName, other: &HeaderName) -> bool {
+    folding(one.as_str()).eq(folding(other.as_str()))
+}
+
 /// Letters and digits only: what is left when a backend maps every separator to one character (`threats` 1).
 fn fold(name: &str) -> String {
     folding(name).collect()
