@@ -52,7 +52,7 @@ render gateway --set autoscaling.enabled=false,replicaCount=3,podDisruptionBudge
     --set serviceMonitor.enabled=false,networkPolicy.enabled=false,agent.podLabels=null >"$work/least.yaml"
 schemas "$work/least.yaml"
 has "$work/least.yaml" 'kinds == {"ConfigMap", "Service", "Deployment"} and d["spec"]["replicas"] == 3 and "topologySpreadConstraints" not in p'
-render sidecar --set image.tag=9,service.type=LoadBalancer,service.port=8443,priorityClassName=high,nodeSelector.disk=ssd,podLabels.team=chat \
+render sidecar --set-string image.tag=9 --set service.type=LoadBalancer,service.port=8443,priorityClassName=high,nodeSelector.disk=ssd,podLabels.team=chat \
     --set 'tolerations[0].operator=Exists,imagePullSecrets[0].name=pull,agent.container.lifecycle.postStart.exec.command[0]=/warm' \
     --set 'networkPolicy.clients[0].podSelector.matchLabels.app=ingress,agent.volumes[0].name=tmp,agent.volumes[0].emptyDir.medium=Memory' >"$work/most.yaml"
 schemas "$work/most.yaml"
@@ -91,7 +91,7 @@ refused gateway "image.repository: Does not match pattern" --set image.repositor
 refused gateway "service.port: Must be less than or equal to 65535" --set service.port=70000
 refused gateway "image.repository: where you pushed the image" --set image.repository=
 refused gateway "existingSecret: the name of a Secret" --set existingSecret=
-refused gateway "config: the text of doorward.toml" --set config=
+config=/dev/null refused gateway "config: the text of doorward.toml"
 refused gateway "agent.podLabels: in mode gateway" --set agent.podLabels=null
 refused gateway "maxReplicas 1 is less than minReplicas 2" --set autoscaling.maxReplicas=1
 refused sidecar "agent.container: in mode sidecar your agent's container" --set agent.container=null
