@@ -84,25 +84,26 @@ process takes up), and of its first tenant an embed key and an origin, for the n
 {{- end -}}
 {{- $upstream := get (get $config "upstream" | default dict) "address" | default "" -}}
 {{- if eq .Values.mode "sidecar" -}}
+{{- $agent := .Values.agent.container | default dict -}}
 {{- if not (include "doorward.loopback" $upstream) -}}
 {{- fail (printf "config: in mode sidecar upstream.address is the agent on loopback, such as \"127.0.0.1:3000\"; it is %q" $upstream) -}}
 {{- end -}}
 {{- if has (include "doorward.port" $upstream) $ports -}}
 {{- fail (printf "config: upstream.address %q is a port of the gateway" $upstream) -}}
 {{- end -}}
-{{- if not (get .Values.agent.container "image") -}}
+{{- if not (get $agent "image") -}}
 {{- fail "agent.container: in mode sidecar your agent's container, at least its image" -}}
 {{- end -}}
 {{- range $key := list "name" "ports" -}}
-{{- if hasKey $.Values.agent.container $key -}}
+{{- if hasKey $agent $key -}}
 {{- fail (printf "agent.container.%s: leave it out; in mode sidecar nothing but the gateway can be reached" $key) -}}
 {{- end -}}
 {{- end -}}
-{{- if hasKey (get .Values.agent.container "lifecycle" | default dict) "preStop" -}}
+{{- if hasKey (get $agent "lifecycle" | default dict) "preStop" -}}
 {{- fail "agent.container.lifecycle.preStop: the chart sets it, so that the agent outlives the gateway" -}}
 {{- end -}}
 {{- range $probe := list "startupProbe" "livenessProbe" "readinessProbe" -}}
-{{- if and (hasKey $.Values.agent.container $probe) (not (hasKey (get $.Values.agent.container $probe) "exec")) -}}
+{{- if and (hasKey $agent $probe) (not (hasKey (get $agent $probe) "exec")) -}}
 {{- fail (printf "agent.container.%s: only exec works; the kubelet asks the Pod's address, and the agent listens on loopback" $probe) -}}
 {{- end -}}
 {{- end -}}
