@@ -6,7 +6,8 @@
 
 What is changed, and why: a Deployment is a template of Pods, and one is made of it; podman 4.3 has neither ConfigMaps that change nor
 Secrets, so both are folders of this machine; it knows no preStop and asks probes by a `curl` inside the container, so sidecar.sh does
-both, as the kubelet would; and a container that has ended stays ended, as in a Pod that is being deleted.
+both, as the kubelet would; it opens what `ports` says on this machine
+too, where they are only words in a cluster, so they are left out; it is told to keep init containers and their logs; and a container that has ended stays ended, as in a Pod that is being deleted.
 """
 
 import json
@@ -33,7 +34,7 @@ def make(rendered, name, folder):
             volume.pop(kind, None)
         volume["hostPath"] = {"path": str(place), "type": "Directory"}
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
-        for key in ["startupProbe", "livenessProbe", "readinessProbe", "lifecycle"]:
+        for key in ["startupProbe", "livenessProbe", "readinessProbe", "lifecycle", "ports"]:
             container.pop(key, None)
         # The kubelet makes the folder on which another volume is mounted.
         mounts = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", [])}
@@ -42,8 +43,9 @@ def make(rendered, name, folder):
                 if path.startswith(f"{outer}/"):
                     pathlib.Path(folder, volume, os.path.relpath(path, outer)).mkdir(parents=True, exist_ok=True)
     spec["restartPolicy"] = "Never"
-    labels = template["metadata"]["labels"]
-    print(yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}))
+    # Else podman removes an init container that has done its work, log and all.
+    metadata = {"name": name, "labels": template["metadata"]["labels"], "annotations": {"io.podman.annotations.init.container.type": "always"}}
+    print(yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
 
 
 def fact(rendered, what):
