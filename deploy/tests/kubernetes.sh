@@ -24,6 +24,75 @@ printf 'spec: {}\napiVersion: v1\nkind: Service\nmetadata: {name: a, nmae: b}\n'
 if (schemas "$work/wrong.yaml") 2>/dev/null; then fail "a misspelt field is not noticed"; fi
 say "a misspelt field is noticed; ServiceMonitor has no schema here and is compared with its Service instead"
 
+# ---- the page src/manual/kubernetes.md: its commands, with a stand-in for the cluster (kubernetes/cluster.py)
+mkdir "$work/bin" "$work/cluster"
+export CLUSTER=$work/cluster KUBECTL=$kubectl HELM=$tools/venv/bin/helm DOORWARD=$doorward
+export HELM_CACHE_HOME=$work/helm HELM_CONFIG_HOME=$work/helm HELM_DATA_HOME=$work/helm
+for program in kubectl helm; do
+    printf '#!/bin/sh\nexec "%s" "%s" %s "$@"\n' "$python" "$here/cluster.py" "$program" >"$work/bin/$program"
+    chmod +x "$work/bin/$program"
+done
+ln -s "$doorward" "$work/bin/doorward"
+PATH=$work/bin:$PATH
+# The page's folder is the repository's root, and nothing may be written there.
+ln -s "$repo/deploy" "$work/deploy"
+cd "$work" || exit
+{
+    kubectl create secret generic doorward --from-literal=assertion="$(doorward key new)" --from-literal=identity="$(doorward secret new)"
+    kubectl apply -k deploy/kubernetes/overlays/sidecar
+    kubectl rollout status deployment/agent
+} >"$work/page.log" 2>&1 || fail "$(cat "$work/page.log")"
+AGENT=127.0.0.1:$(free_port)
+export AGENT
+kubectl get secret doorward -o jsonpath='{.data.assertion}' | base64 -d >assertion.key
+DOORWARD_ASSERTION_KEY=$(cat assertion.key) start python3 "$repo/deploy/examples/python/agent.py" "${AGENT##*:}" >agent.log
+PORT=$(free_port)
+{
+    kubectl port-forward service/agent "${PORT:-8080}:80" &
+} >>forwarded.log 2>&1
+started+=("$!")
+wait_for 10 curl -s -o /dev/null "http://127.0.0.1:$PORT/"
+ask() {
+    kubectl get secret doorward -o jsonpath='{.data.identity}' | base64 -d >identity.key
+    TOKEN=$(doorward token mint --format jwt --secret-file identity.key --subject user_123 --claim iss=https://support.example.com)
+    KEY='Authorization: Bearer pk_live_Zk3Tn8Qw5Rb1Yc7M' PAGE='Origin: https://support.example.com'
+    curl -s "http://127.0.0.1:${PORT:-8080}/chat" -H "$KEY" -H "$PAGE" -H "X-User-Token: $TOKEN" -d '{"message": "hi"}'
+}
+greets() { ask >answer && [ "$(cat answer)" = "Hello user_123 (verified)" ]; }
+greets || fail "the page's request: $(cat answer)"
+curl -s "http://127.0.0.1:$PORT/chat" -H "$KEY" -H "$PAGE" -H 'X-User-Id: user_123' -d '{}' >refused
+grep -q token_missing refused || fail "without the token: $(cat refused)"
+say "the page's sidecar: its commands give a Secret and manifests with which a gateway answers: $(cat answer)"
+PORT=$(free_port)
+{
+    kubectl apply -k deploy/kubernetes/example
+    kubectl apply -k deploy/kubernetes/overlays/gateway
+    kubectl rollout status deployment/doorward
+} >"$work/page.log" 2>&1 || fail "$(cat "$work/page.log")"
+{
+    kubectl port-forward service/doorward "${PORT:-8080}:80" &
+} >>forwarded.log 2>&1
+started+=("$!")
+wait_for 10 curl -s -o /dev/null "http://127.0.0.1:$PORT/"
+greets || fail "the page's request to the gateway: $(cat answer)"
+{
+    helm upgrade --install guard deploy/helm/doorward --set image.repository=registry.example.com/doorward --set existingSecret=doorward --set agent.podLabels.app=agent --set-file config=deploy/kubernetes/overlays/gateway/doorward.toml
+    kubectl rollout status deployment/guard-doorward
+    helm upgrade --install chat deploy/helm/doorward -f deploy/helm/doorward/ci/sidecar.yaml --set-file config=deploy/kubernetes/overlays/sidecar/doorward.toml
+    kubectl rollout status deployment/chat-doorward
+    kubectl patch secret doorward --type=merge -p "{\"stringData\": {\"identity-2\": \"$(doorward secret new)\"}}"
+    kubectl apply -k deploy/kubernetes/overlays/sidecar
+} >"$work/page.log" 2>&1 || fail "$(cat "$work/page.log")"
+PORT=$(free_port)
+{
+    kubectl port-forward service/guard-doorward "$PORT:80" &
+} >>forwarded.log 2>&1
+started+=("$!")
+wait_for 10 curl -s -o /dev/null "http://127.0.0.1:$PORT/"
+greets || fail "the page's request to the chart's gateway: $(cat answer)"
+if kubectl rollout status deployment/nobody >refused 2>&1; then fail "the stand-in knows what nobody applied"; fi
+say "the page's gateway and chart: the same"
+
 # The four steps of overlays/sidecar/agent/kustomization.yaml, for another agent: other names, another port, told by environment.
 cp -R "$repo/deploy/kubernetes" "$work/own"
 cd "$work/own/overlays/sidecar" || exit
