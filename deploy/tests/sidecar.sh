@@ -23,7 +23,7 @@ cleanup() {
     for name in "${pods[@]}"; do podman pod rm --force --time 0 "$name" >/dev/null; done
     podman network rm --force "$network" >/dev/null
     for name in "${built[@]}"; do buildah rm "$name" >/dev/null 2>&1; done
-    podman rmi --force localhost/agent:sidecar >/dev/null
+    podman rmi --force localhost/agent:sidecar localhost/python:sidecar >/dev/null
 }
 
 # ---- images
@@ -45,31 +45,35 @@ commit() {
     container=$(buildah from scratch)
     built+=("$container")
     buildah copy --quiet "$container" "$root" / >/dev/null
-    buildah config --user 65532:65532 --env PATH=/usr/bin "$@" "$container"
+    buildah config --env PATH=/usr/bin "$@" "$container"
     buildah commit --quiet "$container" "$image" >/dev/null
     buildah rm "$container" >/dev/null
     rm -rf "$root"
 }
-# The gateway's: what deploy/Dockerfile builds, around the binary that is there.
-export DOORWARD_IMAGE=${DOORWARD_IMAGE:-localhost/doorward:test}
-if [ ! -f "$repo/deploy/tests/image.sh" ]; then
+# The gateway's: $DOORWARD_IMAGE where that names one, else what image.sh puts together around the binary that is there.
+if [ -n "${DOORWARD_IMAGE:-}" ]; then
+    podman image exists "$DOORWARD_IMAGE" || fail "there is no image $DOORWARD_IMAGE"
+elif [ -f "$repo/deploy/tests/image.sh" ]; then
+    DOORWARD_IMAGE=localhost/doorward:test
+    DOORWARD_IMAGE_FROM_BINARY=1 DOORWARD_BINARY=$doorward bash "$repo/deploy/tests/image.sh" >"$work/image.log" 2>&1 || fail "$(cat "$work/image.log")"
+else
     DOORWARD_IMAGE=localhost/doorward:sidecar
     tree "$work/gateway" "$doorward"
     install -D -m 755 "$doorward" "$work/gateway/usr/bin/doorward"
-    rm -rf "$work/gateway/work"
     commit "$work/gateway" "$DOORWARD_IMAGE" --entrypoint '["/usr/bin/doorward"]' --cmd '["run", "-c", "/etc/doorward/doorward.toml"]'
-else
-DOORWARD_IMAGE_FROM_BINARY=1 DOORWARD_BINARY=$doorward bash "$repo/deploy/tests/image.sh" >"$work/image.log" 2>&1 || fail "$(cat "$work/image.log")"
 fi
-# The agent's: this machine's Python, the verifier that is shipped, and an agent that answers slowly where it is asked to.
+# The agent's: this machine's Python in the place of the real image's, and on it the example's Dockerfile with an agent that answers
+# slowly where it is asked to.
 interpreter=$(readlink -f /usr/bin/python3)
 standard=$("$interpreter" -I -c 'import sysconfig; print(sysconfig.get_paths()["stdlib"])')
 mapfile -t modules < <(find "$standard/lib-dynload" -name '*.so')
-tree "$work/agent" "$interpreter" "${modules[@]}"
-cp -R "$standard/." "$work/agent$standard/"
-[ "$interpreter" = /usr/bin/python3 ] || ln -s "$(basename "$interpreter")" "$work/agent/usr/bin/python3"
-install -D -m 644 -t "$work/agent/agent" "$repo/deploy/tests/sidecar/agent.py" "$repo/deploy/examples/python/verify.py"
-commit "$work/agent" localhost/agent:sidecar --entrypoint '["python3", "-B", "/agent/agent.py"]'
+tree "$work/python" "$interpreter" "${modules[@]}"
+cp -R "$standard/." "$work/python$standard/"
+[ "$interpreter" = /usr/bin/python3 ] || ln -s "$(basename "$interpreter")" "$work/python/usr/bin/python3"
+commit "$work/python" localhost/python:sidecar
+install -D -m 600 -t "$work/context" "$repo/deploy/tests/sidecar/agent.py" "$repo/deploy/examples/python/verify.py"
+buildah build --quiet --pull=never --format docker --build-arg PYTHON_IMAGE=localhost/python:sidecar \
+    -f "$repo/deploy/kubernetes/example/Dockerfile" -t localhost/agent:sidecar "$work/context" >/dev/null
 
 # ---- manifests: the overlay with these images, as anybody would write it
 cat >"$work/kustomization.yaml" <<END
@@ -150,7 +154,7 @@ said=$(podman logs agent-1-doorward-check 2>&1)
 [[ $said == *fingerprint* ]] || fail "doorward check said: $said"
 say "doorward check passed as init container, then the probes that the manifest names answer as ready"
 podman exec agent-1-agent python3 -c 'print(open("/proc/self/status").read())' >"$work/status"
-grep -q '^CapEff:.*0000000000000000$' "$work/status" || fail "$(cat "$work/status")"
+grep -qE '^Uid:\s65532\s' "$work/status" && grep -q '^CapEff:.*0000000000000000$' "$work/status" || fail "$(cat "$work/status")"
 [ "$(podman inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.EffectiveCaps}} {{.Config.User}}' agent-1-doorward)" = "true [] 65532:65532" ] ||
     fail "the gateway's container: $(podman inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.EffectiveCaps}} {{.Config.User}}' agent-1-doorward)"
 say "both run as 65532 without capabilities, the gateway on a read-only root"
@@ -225,7 +229,8 @@ gone() { [ "$(podman inspect --format '{{.State.Status}}' "$1")" = exited ]; }
 began=$SECONDS
 for container in doorward agent; do
     # What the kubelet does to each container of a Pod that is deleted.
-    start bash -c "sleep $(fact "sleep:$container"); exec podman --log-level=error kill --signal TERM agent-1-$container >/dev/null"
+    signal=$(podman inspect --format '{{.Config.StopSignal}}' "agent-1-$container")
+    start bash -c "sleep $(fact "sleep:$container"); exec podman --log-level=error kill --signal $signal agent-1-$container >/dev/null"
 done
 # Readiness falls; word of it gets around and the Service leads to the other Pod, a second later than it might.
 unready() { ! probe "$first" readiness; }

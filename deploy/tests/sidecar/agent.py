@@ -1,6 +1,6 @@
 """The agent of sidecar.sh: `agent.py PORT ADDRESS` greets whom the gateway vouches for, and says which Pod it is.
 
-deploy/examples/python/verify.py decides who is talking. ?seconds=N makes an answer slow. On SIGTERM it ends at once, with whatever it
+deploy/examples/python/verify.py decides who is talking. ?seconds=N makes an answer slow. Told to stop it ends at once, with whatever it
 is about to answer: the worst that an agent can do to a gateway that still drains.
 """
 
@@ -48,5 +48,6 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
 
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+for stop in [signal.SIGTERM, signal.SIGINT]:
+    signal.signal(stop, lambda *_: os._exit(0))
 Server((sys.argv[2], int(sys.argv[1])), Agent).serve_forever()

@@ -4,10 +4,13 @@
     pod.py fact RENDERED WHAT            prints what the kubelet would do: see `fact`
     pod.py swap VOLUME FILE...           fills FOLDER/VOLUME as the kubelet does, or swaps it: the files, and `..data` that names them
 
-What is changed, and why: a Deployment is a template of Pods, and one is made of it; podman 4.3 has neither ConfigMaps that change nor
-Secrets, so both are folders of this machine; it knows no preStop and asks probes by a `curl` inside the container, so sidecar.sh does
-both, as the kubelet would; it opens what `ports` says on this machine
-too, where they are only words in a cluster, so they are left out; it is told to keep init containers and their logs; and a container that has ended stays ended, as in a Pod that is being deleted.
+What is changed, and why:
+- A Deployment is a template of Pods; one is made of it.
+- podman 4.3 has neither Secrets nor ConfigMaps that change: both are folders of this machine.
+- It knows no preStop, and asks probes by a `curl` inside the container: sidecar.sh does both, as the kubelet would.
+- It opens on this machine what `ports` says, which are only words in a cluster: they are left out.
+- It removes init containers that have done their work, log and all: it is told not to.
+- A container that has ended stays ended, as in a Pod that is being deleted.
 """
 
 import json
@@ -43,7 +46,6 @@ def make(rendered, name, folder):
                 if path.startswith(f"{outer}/"):
                     pathlib.Path(folder, volume, os.path.relpath(path, outer)).mkdir(parents=True, exist_ok=True)
     spec["restartPolicy"] = "Never"
-    # Else podman removes an init container that has done its work, log and all.
     metadata = {"name": name, "labels": template["metadata"]["labels"], "annotations": {"io.podman.annotations.init.container.type": "always"}}
     print(yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
 
