@@ -106,7 +106,7 @@ run_pod() {
     local volumes=$work/volumes/$1
     "$python" "$pod_py" make "$2" "$1" "$volumes" >"$work/pod-$1.yaml"
     "$python" "$pod_py" swap "$volumes/doorward-config" "$work/config/doorward.toml"
-    "$python" "$pod_py" swap "$volumes/doorward-secrets" "$work/secret/assertion" "$work/secret/identity"
+    "$python" "$pod_py" swap "$volumes/doorward-secrets" "${secret:-$work/secret}/assertion" "${secret:-$work/secret}/identity"
     "$python" "$pod_py" swap "$volumes/assertion-key" "$work/secret/assertion"
     pods+=("$1")
     podman kube play --network "$network" "$work/pod-$1.yaml" >"$work/$1.play" 2>&1 || fail "$(cat "$work/$1.play"; podman inspect --format "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}" "$1-doorward-check"; podman logs "$1-doorward-check" 2>&1)"
@@ -154,10 +154,22 @@ said=$(podman logs agent-1-doorward-check 2>&1)
 [[ $said == *fingerprint* ]] || fail "doorward check said: $said"
 say "doorward check passed as init container, then the probes that the manifest names answer as ready"
 podman exec agent-1-agent python3 -c 'print(open("/proc/self/status").read())' >"$work/status"
-grep -qE '^Uid:\s65532\s' "$work/status" && grep -q '^CapEff:.*0000000000000000$' "$work/status" || fail "$(cat "$work/status")"
+for line in '^Uid:[[:space:]]65532[[:space:]]' '^CapEff:.*0000000000000000$'; do
+    grep -q "$line" "$work/status" || fail "the agent's container: $(cat "$work/status")"
+done
 [ "$(podman inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.EffectiveCaps}} {{.Config.User}}' agent-1-doorward)" = "true [] 65532:65532" ] ||
     fail "the gateway's container: $(podman inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.EffectiveCaps}} {{.Config.User}}' agent-1-doorward)"
 say "both run as 65532 without capabilities, the gateway on a read-only root"
+
+# What doorward check refuses does not begin to run.
+cp -R "$work/secret" "$work/short"
+printf 'too short' >"$work/short/identity"
+if (secret=$work/short run_pod agent-0 "$work/sidecar.yaml") >"$work/refused" 2>&1; then fail "a Pod with a secret of nine bytes was played"; fi
+pods+=(agent-0)
+[ "$(podman inspect --format '{{.State.ExitCode}}' agent-0-doorward-check) $(podman inspect --format '{{.State.Running}}' agent-0-doorward)" = "2 false" ] ||
+    fail "with a secret of nine bytes: $(cat "$work/refused")"
+grep -q 'secret_too_short\|identity' "$work/refused" || fail "no reason: $(cat "$work/refused")"
+say "with a secret of nine bytes the init container ends with 2 and its reason, and the gateway is not started"
 
 # mint SECRET_FILE: a token for user_123, as the host's backend signs it.
 mint() {
