@@ -94,6 +94,7 @@ refused gateway "existingSecret: the name of a Secret" --set existingSecret=
 config=/dev/null refused gateway "config: the text of doorward.toml"
 refused gateway "agent.podLabels: in mode gateway" --set agent.podLabels=null
 refused gateway "maxReplicas 1 is less than minReplicas 2" --set autoscaling.maxReplicas=1
+refused gateway "chart requires kubeVersion: >=1.30.0-0" --kube-version 1.29.0
 refused sidecar "agent.container: in mode sidecar your agent's container" --set agent.container=null
 refused sidecar "agent.container.ports: leave it out" --set 'agent.container.ports[0].containerPort=3000'
 refused sidecar "preStop: the chart sets it" --set agent.container.lifecycle.preStop.sleep.seconds=1
