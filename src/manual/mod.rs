@@ -60,6 +60,9 @@ pub mod operation {}
 #[doc = include_str!("upgrade.md")]
 pub mod upgrade {}
 
+#[doc = include_str!("kubernetes.md")]
+pub mod kubernetes {}
+
 #[doc = include_str!("telemetry.md")]
 pub mod telemetry {}
 
@@ -133,4 +136,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0017-what-a-backend-may-answer.md")]
     pub mod what_a_backend_may_answer {}
+
+    #[doc = include_str!("decisions/0019-the-agent-outlives-the-gateway.md")]
+    pub mod the_agent_outlives_the_gateway {}
 }
