@@ -93,8 +93,11 @@ for reason in sorted({r for r in re.findall(r"doorward explain (\w+)", read("dep
     said(ran.returncode == 0, f"doorward explain {reason}: exit code {ran.returncode}")
 
 fires, silent = set(), set()
+groups = [group["name"] for path in ("rules", "alerts") for group in yaml.safe_load(read(f"deploy/prometheus/{path}.yml"))["groups"]]
 for path in sorted((root / "deploy/prometheus/tests").glob("*.yml")):
-    for group in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
+    tests = yaml.safe_load(path.read_text(encoding="utf-8"))
+    said(tests["group_eval_order"] == groups, f"{path.name}: group_eval_order is not that of the groups, {groups}")
+    for group in tests["tests"]:
         for case in group.get("alert_rule_test", []):
             expected = {(case["alertname"], alert["exp_labels"]["severity"]) for alert in case["exp_alerts"]}
             fires |= expected
