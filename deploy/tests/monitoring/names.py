@@ -157,5 +157,5 @@ except ImportError:
 
 if wrong:
     sys.exit("\n".join(wrong))
-print(f"ok: {len(alerts)} alerts, {len(names)} recorded, {len(panels)} panels: every metric, label and reason exists")
+print(f"ok: {len(alerts)} alerting rules, {len(names)} recorded, {len(panels)} panels: every metric, label and reason exists")
 print(f"ok: every alert has a section, a test in which it fires and one in which it does not; the dashboard is {formats}")

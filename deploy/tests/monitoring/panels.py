@@ -126,7 +126,7 @@ def compare(dashboard, expected):
         wrong += [f"{title} {ref}: expected, but no such query" for ref in entry if (title, ref) not in seen]
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"ok: {asked} queries of {len({title for title, _ in seen})} panels gave the expected numbers")
+    print(f"ok: {asked} queries of {len({title for title, _ in seen})} panels and annotations gave the expected numbers")
 
 
 def rules(alerts):
