@@ -57,6 +57,9 @@ pub mod forward_auth {}
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
+#[doc = include_str!("monitoring.md")]
+pub mod monitoring {}
+
 #[doc = include_str!("upgrade.md")]
 pub mod upgrade {}
 

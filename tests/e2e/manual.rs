@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::fs::write;
 
 use crate::gateway::{ASSERTION_KEY, Gateway, KEY, ORIGIN, SECRET, doorward, halo, in_seconds, jwt};
+use crate::pki::Authority;
 use crate::readme::{Shell, blocks, read, root};
+use crate::tls::{ONE, with_tls};
 use crate::upstream::Upstream;
 
 #[test]
@@ -114,9 +116,11 @@ fn backends_are_shown_as_they_are_shipped() {
 fn the_metrics_it_lists_are_those_that_exist() {
     let manual = read("src/manual/operation.md");
     let listed: BTreeSet<_> = manual.lines().filter_map(|l| l.strip_prefix("| `doorward_")?.split('`').next()).collect();
-    let upstream = Upstream::plain();
-    let issuer = "secrets = [{ id = \"idp\", jwks_url = \"http://127.0.0.1:9/\" }, {";
-    let gateway = Gateway::start(&halo(upstream.address(), "").replace("secrets = [{", issuer));
+    // With everything that has metrics of its own: an issuer, a secret and a certificate with an end.
+    let (upstream, pair) = (Upstream::plain(), Authority::new("test").server(&["a.example"]));
+    let issuer = "secrets = [{ id = \"idp\", jwks_url = \"http://127.0.0.1:9/\" }, { not_after = 2036-01-01T00:00:00Z, ";
+    let config = with_tls(upstream.address(), ONE).replace("secrets = [{", issuer);
+    let gateway = Gateway::start_with(&config, &[("a.pem", &pair.certificate), ("a.key", &pair.key)]);
     let text = gateway.admin("/metrics").text();
     let served: BTreeSet<_> = text.lines().filter_map(|l| l.strip_prefix("# TYPE doorward_")?.split(' ').next()).collect();
     assert_eq!(listed, served);
