@@ -7,6 +7,8 @@
 #
 # No registry is asked. Where the base image is not there, one is made under the name that the Dockerfile asks for, from Debian's
 # packages and this machine's Rust; the real one differs from it in what is not used here.
+# No binary is needed: unless the image is to be put together around one.
+DOORWARD_BINARY=${DOORWARD_BINARY:-none}
 source "$(dirname "$0")/lib.sh"
 image=${DOORWARD_IMAGE:-localhost/doorward:test}
 base=$(sed -n 's/^ARG RUST_IMAGE=//p' "$repo/deploy/Dockerfile")
@@ -53,6 +55,7 @@ buildah inspect --type image "$base" >/dev/null 2>&1 || stand_in
 
 build() { DOORWARD_IMAGE_TOOL=buildah "$repo/deploy/image.sh" "$@" >"$work/build.log" 2>&1 || fail "$(tail -n 40 "$work/build.log")"; }
 if [ "${DOORWARD_IMAGE_FROM_BINARY:-}" = 1 ]; then
+    [ -x "$doorward" ] || fail "DOORWARD_BINARY names the binary to put in"
     build localhost/doorward-runtime:test --pull=never --layers --target runtime
     mounted=$(buildah from --pull-never localhost/doorward-runtime:test)
     buildah copy --quiet "$mounted" "$doorward" /usr/bin/doorward >/dev/null
