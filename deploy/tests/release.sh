@@ -68,6 +68,27 @@ print(f"ok: the SBOM has all {len(tree(used))} crates of the build ({len(listed)
 print(f"ok: the binary names {len(told)} crates itself, all {len(tree(linked))} that are linked among them")
 END
 
+# An advisory of our own making is found by the binary alone.
+if folder=$(sh "$repo/.ci/tool" cargo-audit --ready); then
+    mkdir -p "$work/db/crates/bytes"
+    {
+        # shellcheck disable=SC2016 # Markdown
+        printf '```toml\n[advisory]\nid = "RUSTSEC-2026-9001"\npackage = "bytes"\ndate = "2026-01-01"\n[versions]\npatched = [">= 999.0.0"]\n```\n'
+        printf '\n# Made up\n\nMade up for a test.\n'
+    } >"$work/db/crates/bytes/RUSTSEC-2026-9001.md"
+    git -C "$work/db" init --quiet
+    git -C "$work/db" add .
+    git -C "$work/db" -c user.name=test -c user.email=test@example.com commit --quiet --message db
+    status=0
+    (cd "$work" && PATH=$folder:$PATH cargo audit --db "$work/db" --no-fetch --stale bin "$tree/doorward") >"$work/audit" 2>&1 || status=$?
+    if [ "$status" != 1 ] || ! grep -q "found 'cargo auditable' data" "$work/audit" || ! grep -q '^ID: *RUSTSEC-2026-9001' "$work/audit"; then
+        fail "cargo audit bin: $(cat "$work/audit")"
+    fi
+    say "cargo audit bin reads the list in the binary and finds what an advisory names"
+else
+    printf 'SKIPPED: cargo audit bin; sh .ci/tool cargo-audit compiles it in four minutes\n'
+fi
+
 # ---- twice the same
 "$repo/deploy/release.sh" >"$work/log" 2>&1 || fail "$(tail -n 30 "$work/log")"
 cmp "$work/first" "$dist/SHA256SUMS" || fail "a second run gives other bytes"

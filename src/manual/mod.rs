@@ -36,6 +36,9 @@ pub mod listeners {}
 #[doc = include_str!("forward-auth.md")]
 pub mod forward_auth {}
 
+#[doc = include_str!("install.md")]
+pub mod install {}
+
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
@@ -115,4 +118,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0017-what-a-backend-may-answer.md")]
     pub mod what_a_backend_may_answer {}
+
+    #[doc = include_str!("decisions/0018-the-image-starts-from-nothing.md")]
+    pub mod the_image_starts_from_nothing {}
 }
