@@ -66,10 +66,10 @@ cp "$work/deploy/compose/secrets/identity" "$work/before"
 cmp -s "$work/before" "$work/deploy/compose/secrets/identity" || fail "secrets.sh overwrites"
 DOORWARD_PORT=$(free_port) PROMETHEUS_PORT=$(free_port)
 export DOORWARD_PORT PROMETHEUS_PORT
-compose up --detach --no-build gateway agent prometheus >"$work/up.log" 2>&1 || fail "$(tail -n 20 "$work/up.log")"
+compose up --detach --no-build doorward agent prometheus >"$work/up.log" 2>&1 || fail "$(tail -n 20 "$work/up.log")"
 
 container() { podman ps --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1" --format '{{.Names}}'; }
-for service in gateway agent prometheus; do
+for service in doorward agent prometheus; do
     name=$(container "$service")
     [ -n "$name" ] || fail "$service does not run: $(tail -n 20 "$work/up.log")"
     wait_for 30 podman healthcheck run "$name"
@@ -80,7 +80,7 @@ say "gateway, agent and Prometheus run with a read-only root and no capability, 
 key=$(sed -n 's/^embed_keys = \["\([^"]*\)".*/\1/p' "$work/deploy/compose/doorward.toml")
 origin=$(sed -n 's/^origins = \["\([^"]*\)".*/\1/p' "$work/deploy/compose/doorward.toml")
 ask() { curl -s --max-time 20 "http://127.0.0.1:$DOORWARD_PORT/api/sdk/chat" -H "Authorization: Bearer $key" -H "Origin: $origin" -d "$1"; }
-token=$(podman exec "$(container gateway)" /usr/bin/doorward token mint --format jwt --secret-file /run/secrets/identity --subject ann --subject-claim user_id)
+token=$(podman exec "$(container doorward)" /usr/bin/doorward token mint --format jwt --secret-file /run/secrets/identity --subject ann --subject-claim user_id)
 answer=$(ask "{\"user_id\": \"ann\", \"user_token\": \"$token\", \"message\": \"hi\"}")
 [ "$answer" = "Hello ann (verified)" ] || fail "answered: $answer"
 ask '{"user_id": "ann", "message": "hi"}' | grep -q '"reason":"token_missing"' || fail "an id that nobody signed passed"
@@ -89,7 +89,7 @@ say "through the published port: a signed caller is greeted by name, an id that 
 # The agent: by its address, from everybody but the gateway.
 agent=$(podman inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(container agent)")
 knock="import socket, sys; socket.create_connection((sys.argv[1], 3000), 3)"
-podman run --rm --network "container:$(container gateway)" "$python" python3 -c "$knock" "$agent" || fail "the probe itself does not work"
+podman run --rm --network "container:$(container doorward)" "$python" python3 -c "$knock" "$agent" || fail "the probe itself does not work"
 for network in front monitoring; do
     for name in "$agent" agent; do
         if podman run --rm --network "${project}_$network" "$python" python3 -c "$knock" "$name" 2>/dev/null; then fail "the agent answers on network $network, as $name"; fi
@@ -107,7 +107,7 @@ wait_for 60 scraped
 query 'doorward_requests_total{reason="token_missing"}' | grep -q '"1"\]' || fail "Prometheus does not know of the denial"
 say "Prometheus scraped the gateway: one request forwarded, one denied"
 
-gateway=$(container gateway)
-podman stop --time 30 "$gateway" >/dev/null
-[ "$(podman inspect --format '{{.State.ExitCode}}' "$gateway")" = 0 ] || fail "stopped with $(podman inspect --format '{{.State.ExitCode}}' "$gateway")"
+name=$(container doorward)
+podman stop --time 30 "$name" >/dev/null
+[ "$(podman inspect --format '{{.State.ExitCode}}' "$name")" = 0 ] || fail "stopped with $(podman inspect --format '{{.State.ExitCode}}' "$name")"
 say "stop: exit code 0"

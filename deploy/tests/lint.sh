@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
 # hadolint has nothing to say about the Dockerfile; compose.yaml follows the Compose specification, and each service in it is confined.
 # In make test: yes
-# No binary is needed: nothing runs.
-DOORWARD_BINARY=${DOORWARD_BINARY:-none}
 source "$(dirname "$0")/lib.sh"
 need python3 "apt-get install python3 python3-venv"
 here=$repo/deploy/tests/lint
@@ -33,3 +31,9 @@ sed "s/cap_drop: .ALL./cap_drop: ALL/" "$compose" >"$work/compose.yaml"
 schema "$work/compose.yaml" >/dev/null && fail "check-jsonschema takes anything"
 say "compose.yaml follows the Compose specification"
 "$tools/venv/bin/python" "$here/compose.py" "$compose"
+
+for name in assertion identity; do "$doorward" secret new >"$work/$name" 2>/dev/null; done
+sed "s|/run/secrets/|$work/|" "$repo/deploy/compose/doorward.toml" >"$work/doorward.toml"
+checked=$("$doorward" check -c "$work/doorward.toml" 2>&1) || fail "$checked"
+grep -q '^ok: 1 tenant, 0 warnings$' <<<"$checked" || fail "$checked"
+say "doorward check has nothing to say about its configuration"

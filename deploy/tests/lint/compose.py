@@ -41,12 +41,12 @@ if agent.get("ports") or agent.get("network_mode") or agent.get("networks") != [
     wrong.append("services.agent can be reached around the gateway")
 if not compose["networks"]["agent"].get("internal"):
     wrong.append("networks.agent has a way out")
-if (members := {n for n, s in services.items() if "agent" in s.get("networks", [])}) != {"agent", "gateway"}:
+if (members := {n for n, s in services.items() if "agent" in s.get("networks", [])}) != {"agent", "doorward"}:
     wrong.append(f"networks.agent has other members: {sorted(members)}")
 # Only the gateway's port is open to other machines.
 for name, service in services.items():
     for port in service.get("ports", []):
-        if name != "gateway" and not port.startswith("127.0.0.1:"):
+        if name != "doorward" and not port.startswith("127.0.0.1:"):
             wrong.append(f"services.{name}: port {port} is open to other machines")
 
 if wrong:
