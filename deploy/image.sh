@@ -31,11 +31,19 @@ if [ -z "$tool" ]; then
     fi
 fi
 
-set -- -f deploy/Dockerfile -t "$name" --build-arg "VERSION=$version" --build-arg "REVISION=$revision" "$@" .
+set -- -f deploy/Dockerfile -t "$name" "$@" .
+labels="--label org.opencontainers.image.version=$version --label org.opencontainers.image.revision=$revision"
+# Unquoted on purpose: words are flags.
+# shellcheck disable=SC2086
 case "$tool" in
-docker) docker buildx build --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" --output type=docker,rewrite-timestamp=true "$@" ;;
-# Docker's format: OCI's has no HEALTHCHECK.
-podman | buildah) "$tool" build --format docker --timestamp "$SOURCE_DATE_EPOCH" "$@" ;;
+docker) docker buildx build $labels --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" --output type=docker,rewrite-timestamp=true "$@" ;;
+podman | buildah)
+    # Docker's format: OCI's has no HEALTHCHECK.
+    "$tool" build --format docker --timestamp "$SOURCE_DATE_EPOCH" "$@"
+    # Labels by themselves: in the build above they would be those of whichever build filled the cache.
+    printf 'FROM %s\n' "$name" |
+        "$tool" build --format docker --timestamp "$SOURCE_DATE_EPOCH" --pull=never --no-cache $labels -t "$name" -
+    ;;
 *)
     echo "$0: DOORWARD_IMAGE_TOOL is docker, podman or buildah" >&2
     exit 2
