@@ -4,7 +4,7 @@
 # No binary is needed: it makes its own.
 DOORWARD_BINARY=${DOORWARD_BINARY:-none}
 source "$(dirname "$0")/lib.sh"
-need objcopy "apt-get install binutils"
+need readelf "apt-get install binutils"
 dist=$repo/target/dist
 
 "$repo/deploy/release.sh" >"$work/log" 2>&1 || fail "$(tail -n 30 "$work/log")"
@@ -38,7 +38,10 @@ if grep -qaF "$HOME/" "$tree/doorward" || grep -qF "$repo" "$sbom"; then fail "a
 say "no path of this machine in binary or SBOM"
 
 # ---- what is in it: Cargo.lock's crates that a build of this target uses, the SBOM and the list in the binary
-objcopy -O binary --only-section=.dep-v0 "$tree/doorward" "$work/embedded" 2>/dev/null || true
+# Offset and size of the section .dep-v0, in which cargo auditable leaves compressed JSON.
+read -r offset size < <(readelf --section-headers --wide "$tree/doorward" | awk '{ for (i = 1; i < NF; i++) if ($i == ".dep-v0") print $(i + 3), $(i + 4) }') ||
+    fail "the binary names no crates"
+tail -c "+$((16#$offset + 1))" "$tree/doorward" | head -c "$((16#$size))" >"$work/embedded" || true
 target=$(rustc -vV | sed -n 's/^host: //p')
 for edges in normal normal,build; do
     (cd "$repo" && cargo tree --locked --quiet --edges "$edges" --target "$target" --prefix none --format '{p}') >"$work/tree.$edges"
@@ -81,7 +84,7 @@ if folder=$(sh "$repo/.ci/tool" cargo-audit --ready); then
     git -C "$work/db" -c user.name=test -c user.email=test@example.com commit --quiet --message db
     status=0
     (cd "$work" && PATH=$folder:$PATH cargo audit --db "$work/db" --no-fetch --stale bin "$tree/doorward") >"$work/audit" 2>&1 || status=$?
-    if [ "$status" != 1 ] || ! grep -q "found 'cargo auditable' data" "$work/audit" || ! grep -q '^ID: *RUSTSEC-2026-9001' "$work/audit"; then
+    if [ "$status" != 1 ] || ! grep -q "Found 'cargo auditable' data" "$work/audit" || ! grep -q '^ID: *RUSTSEC-2026-9001' "$work/audit"; then
         fail "cargo audit bin: $(cat "$work/audit")"
     fi
     say "cargo audit bin reads the list in the binary and finds what an advisory names"
