@@ -33,7 +33,7 @@ sh "$repo/.ci/pinned" "$tools" "$here/compose.txt" -- sh -euc '
     rm -rf venv
     python3 -m venv venv
     venv/bin/pip install --quiet --disable-pip-version-check --no-deps -r "$here/compose.txt"'
-compose() { (cd "$work/deploy" && "$tools/venv/bin/podman-compose" --project-name "$project" -f compose.yaml "$@") </dev/null; }
+compose() { (cd "$work/deploy" && "$tools/venv/bin/podman-compose" --in-pod false --project-name "$project" -f compose.yaml "$@") </dev/null; }
 cleanup() {
     compose down --volumes --timeout 0 >/dev/null 2>&1 || true
     [ -z "${mounted:-}" ] || buildah rm "$mounted" >/dev/null
@@ -89,12 +89,15 @@ ask '{"user_id": "ann", "message": "hi"}' | grep -q '"reason":"token_missing"' |
 say "through the published port: a signed caller is greeted by name, an id that nobody signed is denied"
 
 # The agent: by its address, from everybody but the gateway.
-agent=$(podman inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(container agent)")
-knock="import socket, sys; socket.create_connection((sys.argv[1], 3000), 3)"
-podman run --rm --network "container:$(container doorward)" "$python" python3 -c "$knock" "$agent" || fail "the probe itself does not work"
-for network in front monitoring; do
+agent=$(podman inspect --format "{{(index .NetworkSettings.Networks \"${project}_agent\").IPAddress}}" "$(container agent)")
+knock="import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+knocks() { podman run --rm --network "$1" "$python" python3 -c "$knock" "$2" "$3" 2>/dev/null; }
+knocks "container:$(container doorward)" "$agent" 3000 || fail "the gateway cannot reach the agent"
+for network in front:8080 monitoring:9091; do
+    port=${network#*:} network=${project}_${network%:*}
+    knocks "$network" doorward "$port" || fail "nothing can be reached on network $network"
     for name in "$agent" agent; do
-        if podman run --rm --network "${project}_$network" "$python" python3 -c "$knock" "$name" 2>/dev/null; then fail "the agent answers on network $network, as $name"; fi
+        if knocks "$network" "$name" 3000; then fail "the agent answers on network $network, as $name"; fi
     done
 done
 [ -z "$(podman port "$(container agent)")" ] || fail "the agent has a published port"
