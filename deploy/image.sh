@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 # What is not in the commit is not that revision.
-[ -z "$(git status --porcelain -- src Cargo.toml Cargo.lock deploy/Dockerfile 2>/dev/null)" ] || revision=$revision-dirty
+[ -z "$(git status --porcelain -- src Cargo.toml Cargo.lock deploy/Dockerfile deploy/auditable 2>/dev/null)" ] || revision=$revision-dirty
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export SOURCE_DATE_EPOCH
 

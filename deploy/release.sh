@@ -30,7 +30,7 @@ done
 RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=/crates"
 CARGO_TARGET_DIR=$root/target/dist/build
 export RUSTFLAGS CARGO_TARGET_DIR
-cargo auditable build --release --locked --bin doorward
+deploy/auditable build --release --locked --bin doorward
 binary=$CARGO_TARGET_DIR/release/doorward
 
 out=$root/target/dist

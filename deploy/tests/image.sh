@@ -65,6 +65,7 @@ if [ "${DOORWARD_IMAGE_FROM_BINARY:-}" = 1 ]; then
     buildah rm "$mounted" >/dev/null
     mounted=
     say "put together around $doorward"
+    exit 0
 else
     build "$image" --pull=never --layers
     say "built by buildah $(buildah --version | cut -d' ' -f3) from $base"
