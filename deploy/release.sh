@@ -26,11 +26,11 @@ for tool in cargo-auditable cargo-cyclonedx; do
     PATH=$folder:$PATH
 done
 
-# As deploy/Dockerfile has it. Our own sources are named from the root of the repository already.
+# As deploy/Dockerfile has it. Our own sources are named from the root of the repository already; the time is for __TIME__ in C.
 RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=/crates"
 CARGO_TARGET_DIR=$root/target/dist/build
 export RUSTFLAGS CARGO_TARGET_DIR
-deploy/auditable build --release --locked --bin doorward
+SOURCE_DATE_EPOCH=0 deploy/auditable build --release --locked --bin doorward
 binary=$CARGO_TARGET_DIR/release/doorward
 
 out=$root/target/dist
