@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The image is built for real by buildah, is small, has no shell, runs as nobody on a read-only root, heals, drains.
-# In make test: no, because it builds a release binary in a container (five minutes), needs root, buildah, podman and debootstrap
+# In make test: no, because it builds a release binary in a container (six minutes), needs root, buildah, podman and debootstrap
 #
 # It leaves the image as localhost/doorward:test ($DOORWARD_IMAGE). With DOORWARD_IMAGE_FROM_BINARY=1 the same image is put
 # together around the binary that $DOORWARD_BINARY names, in seconds: for whoever wants the image and not its build.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The release script gives a tarball that runs, checksums that fit, an SBOM of every crate, a binary that says what is in it; twice the same.
-# In make test: no, because it builds a release binary (five minutes the first time) and compiles two cargo tools
+# In make test: no, because it builds a release binary (seven minutes the first time) and compiles two cargo tools
 # No binary is needed: it makes its own.
 DOORWARD_BINARY=${DOORWARD_BINARY:-none}
 source "$(dirname "$0")/lib.sh"

@@ -27,6 +27,24 @@ pub mod browser {}
 #[doc = include_str!("vendors.md")]
 pub mod vendors {}
 
+#[doc = include_str!("backends.md")]
+pub mod backends {
+    #[doc = include_str!("backends/open-webui.md")]
+    pub mod open_webui {}
+
+    #[doc = include_str!("backends/librechat.md")]
+    pub mod librechat {}
+
+    #[doc = include_str!("backends/langserve.md")]
+    pub mod langserve {}
+
+    #[doc = include_str!("backends/openai.md")]
+    pub mod openai {}
+}
+
+#[doc = include_str!("sensitive-actions.md")]
+pub mod sensitive_actions {}
+
 #[doc = include_str!("bodies.md")]
 pub mod bodies {}
 
@@ -42,8 +60,14 @@ pub mod install {}
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
+#[doc = include_str!("monitoring.md")]
+pub mod monitoring {}
+
 #[doc = include_str!("upgrade.md")]
 pub mod upgrade {}
+
+#[doc = include_str!("kubernetes.md")]
+pub mod kubernetes {}
 
 #[doc = include_str!("telemetry.md")]
 pub mod telemetry {}
@@ -121,4 +145,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0018-the-image-starts-from-nothing.md")]
     pub mod the_image_starts_from_nothing {}
+
+    #[doc = include_str!("decisions/0019-the-agent-outlives-the-gateway.md")]
+    pub mod the_agent_outlives_the_gateway {}
 }
