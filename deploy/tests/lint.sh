@@ -24,6 +24,12 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$repo/Cargo.toml" | head -n 1)
 grep -qF "image: \${DOORWARD_IMAGE:-doorward:$version}" "$repo/deploy/compose.yaml" || fail "compose.yaml has another version than Cargo.toml, $version"
 say "Rust, cargo-auditable and version are those of Cargo.toml and .ci/tools"
 
+# Cargo reads no manifest that names a file which is not there.
+sed -n 's/^path = "\(.*\)"$/\1/p' "$repo/Cargo.toml" >"$work/paths"
+while read -r path; do
+    grep -qwF "$path" "$repo/deploy/Dockerfile" || fail "the Dockerfile makes no $path, which Cargo.toml names"
+done <"$work/paths"
+
 compose=$repo/deploy/compose.yaml
 schema() { "$tools/venv/bin/check-jsonschema" --quiet --builtin-schema vendor.compose-spec "$1"; }
 schema "$compose" || fail "compose.yaml does not follow the Compose specification"

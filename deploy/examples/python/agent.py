@@ -2,7 +2,8 @@
 
     DOORWARD_ASSERTION_KEY=… python3 agent.py PORT [ADDRESS]
 
-The key can stand in the file that DOORWARD_ASSERTION_KEY_FILE names. Prints the headers of every request, so that you can see what arrives. Standard library only.
+The key can stand in the file that DOORWARD_ASSERTION_KEY_FILE names. Prints the headers of every request, so that you can see
+what arrives. Standard library only.
 """
 
 import http.server
