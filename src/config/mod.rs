@@ -17,6 +17,7 @@ mod material;
 mod once;
 mod places;
 pub mod preset;
+pub mod probed;
 mod routes;
 mod server;
 mod sessions;
