@@ -10,7 +10,7 @@ define timed
 echo "==> $(1): $$(( $$(date +%s) - started )) s, exit code $$status"; exit $$status
 endef
 
-.PHONY: help demo test deploy-test soak bench check deny fuzz image release deps deps-test components
+.PHONY: help demo test deploy-test soak bench instructions check deny fuzz image release deps deps-test components
 
 help:
 	@echo "make demo    a signed-in page, a streaming agent and the gateway between them, until Ctrl-C"
@@ -19,6 +19,7 @@ help:
 	@echo "make soak    faults and mixed traffic for SOAK_MINUTES (default 10) and eight more, with a table at the end"
 	@echo "make check   formatting, clippy and documentation, warnings are errors; licences, banned crates, and advisories where they can be had"
 	@echo "make bench   CPU per request beside HAProxy, nginx and Envoy in one run, and criterion figures; BENCH='--rounds 2' and more"
+	@echo "make instructions   instructions of parse, decide, sign and record, counted by callgrind and compared with the last run"
 	@echo "make fuzz    properties and fuzz targets with FUZZ_CASES (default 200000) inputs each"
 	@echo "make deny    advisories, licences and banned crates (compiles cargo-deny the first time); fails where there are no advisories to be had"
 	@echo "make image   the container image, with docker, podman or buildah; IMAGE=name:tag"
@@ -55,6 +56,10 @@ bench: deps
 	$(call timed,peers,$(DEPS) bench && sh tests/ingress/install.sh)
 	$(call timed,beside peers,cargo bench --locked --bench peers -- --envoy "$$(ls target/ingress/venv/lib/python3*/site-packages/envoy/_bin/envoy)" $(BENCH))
 	$(call timed,criterion,cargo bench --locked --bench admission)
+
+instructions: deps
+	$(call timed,deps,$(DEPS) instructions)
+	@tools=$$(sh .ci/tool gungraun-runner) || exit; PATH="$$tools:$$PATH" cargo bench --locked --bench instructions
 
 check: deps components
 	$(call timed,fmt,cargo fmt --all --check)
