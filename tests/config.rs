@@ -12,5 +12,7 @@ mod examples;
 mod golden;
 #[path = "config/presets.rs"]
 mod presets;
+#[path = "config/reference.rs"]
+mod reference;
 #[path = "config/rules.rs"]
 mod rules;
