@@ -10,7 +10,7 @@ define timed
 echo "==> $(1): $$(( $$(date +%s) - started )) s, exit code $$status"; exit $$status
 endef
 
-.PHONY: help demo test deploy-test soak bench check deny fuzz deps deps-test components
+.PHONY: help demo test deploy-test soak bench check docs deny fuzz deps deps-test components
 
 help:
 	@echo "make demo    a signed-in page, a streaming agent and the gateway between them, until Ctrl-C"
@@ -18,6 +18,7 @@ help:
 	@echo "make deploy-test   what deploy/ ships, tried for real: every script of deploy/tests, those that make test has no time for too"
 	@echo "make soak    faults and mixed traffic for SOAK_MINUTES (default 10) and eight more, with a table at the end"
 	@echo "make check   formatting, clippy and documentation, warnings are errors"
+	@echo "make docs    the manual as a static book, under target/book"
 	@echo "make bench   CPU per request beside HAProxy, nginx and Envoy in one run, and criterion figures; BENCH='--rounds 2' and more"
 	@echo "make fuzz    properties and fuzz targets with FUZZ_CASES (default 200000) inputs each"
 	@echo "make deny    advisories, licences and banned crates (compiles cargo-deny the first time)"
@@ -58,6 +59,9 @@ check: deps components
 	$(call timed,fmt,cargo fmt --all --check)
 	$(call timed,clippy,cargo clippy --locked --all-targets -- -D warnings)
 	$(call timed,doc,RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items)
+
+docs: deps-test
+	$(call timed,docs,sh .ci/book/build)
 
 FUZZ_CASES ?= 200000
 fuzz: deps

@@ -10,6 +10,8 @@ mod directory;
 mod examples;
 #[path = "config/golden.rs"]
 mod golden;
+#[path = "config/manual.rs"]
+mod manual;
 #[path = "config/presets.rs"]
 mod presets;
 #[path = "config/reference.rs"]

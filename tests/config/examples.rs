@@ -22,25 +22,31 @@ fn copy(change: impl Fn(&str) -> String) -> Fixture {
         let name = path.strip_prefix("conf").unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&path).unwrap();
         let text = if name == "doorward.toml" { change(&text) } else { text };
-        let text = text.replace("env = \"", "file = \"").replace("/etc/doorward/", "");
-        for secret in named(&text, "file") {
-            fixture.write(secret, &format!("material of {secret} 0123456789abcdef0123456789abcdef"));
-        }
-        for pem in named(&text, "pem") {
-            fixture.write(pem, &std::fs::read_to_string("tests/config/secrets/rsa.pem").unwrap());
-        }
-        let tls = [("certificate", "tls.pem"), ("key", "tls.key.pem"), ("client_ca", "tls-ca.pem"), ("ca", "tls-ca.pem")];
-        for (key, file) in tls {
-            for name in named(&text, key) {
-                fixture.write(name, &std::fs::read_to_string(format!("tests/config/secrets/{file}")).unwrap());
-            }
-        }
-        for jwks in named(&text, "jwks") {
-            fixture.write(jwks, &std::fs::read_to_string("tests/config/secrets/keys.json").unwrap());
-        }
+        let text = supply(&fixture, &text);
         fixture.write(&name, &text);
     }
     fixture
+}
+
+/// Writes everything that a configuration names, key material as files, and returns it with those in place of variables.
+pub(crate) fn supply(fixture: &Fixture, text: &str) -> String {
+    let text = text.replace("env = \"", "file = \"").replace("/etc/doorward/", "");
+    for secret in named(&text, "file") {
+        fixture.write(secret, &format!("material of {secret} 0123456789abcdef0123456789abcdef"));
+    }
+    for pem in named(&text, "pem") {
+        fixture.write(pem, &std::fs::read_to_string("tests/config/secrets/rsa.pem").unwrap());
+    }
+    let tls = [("certificate", "tls.pem"), ("key", "tls.key.pem"), ("client_ca", "tls-ca.pem"), ("ca", "tls-ca.pem")];
+    for (key, file) in tls {
+        for name in named(&text, key) {
+            fixture.write(name, &std::fs::read_to_string(format!("tests/config/secrets/{file}")).unwrap());
+        }
+    }
+    for jwks in named(&text, "jwks") {
+        fixture.write(jwks, &std::fs::read_to_string("tests/config/secrets/keys.json").unwrap());
+    }
+    text
 }
 
 fn as_shipped(text: &str) -> String {

@@ -22,7 +22,8 @@ fn the_manuals_reference_is_what_the_reader_takes() {
     let restart = server.with_a_restart(server).into_iter().flat_map(|(keys, _)| keys).map(|key| format!("server.{key}")).collect();
     let example = std::fs::read_to_string("conf/doorward.toml").unwrap();
     let mut page = Page { known: &loaded.known, restart, shown: BTreeSet::new(), text: HEAD.to_owned(), ..Page::default() };
-    example.lines().for_each(|line| page.line(line));
+    // What stands before is about the file.
+    example.lines().skip_while(|line| !line.starts_with("# Durations")).for_each(|line| page.line(line));
     page.flush();
     let left: Vec<_> = loaded.known.keys().filter(|path| !page.shown.contains(*path)).collect();
     assert!(left.is_empty(), "keys without a word in conf/doorward.toml: {left:?}");
@@ -50,13 +51,17 @@ struct Page<'k> {
     /// The table that keys stand in, and whether its heading was written.
     table: String,
     heading: Option<String>,
+    headings: BTreeSet<String>,
+    /// Its keys are shown under another heading.
+    elsewhere: bool,
 }
 
 impl Default for Page<'_> {
     fn default() -> Self {
         let (table, text) = (String::new(), String::new());
         let (shown, restart) = (BTreeSet::new(), BTreeSet::new());
-        Self { known: &NOTHING, restart, shown, text, words: Vec::new(), keys: Vec::new(), table, heading: None }
+        let (words, keys, headings) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { known: &NOTHING, restart, shown, text, words, keys, table, heading: None, headings, elsewhere: false }
     }
 }
 
@@ -71,6 +76,9 @@ impl Page<'_> {
         } else if let Some(name) = bare.strip_prefix('[').filter(|_| !line.starts_with("# ")) {
             self.open(name.trim_start_matches('[').split(']').next().unwrap(), bare.starts_with("[["));
         } else if let Some((key, _)) = bare.split_once(" = ").filter(|_| !line.starts_with("# ")) {
+            if self.elsewhere {
+                return;
+            }
             let path = if self.table.is_empty() { key.to_owned() } else { format!("{}.{key}", self.table) };
             // Names of the operator's own are no keys.
             if self.known.contains_key(&path) {
@@ -92,8 +100,10 @@ impl Page<'_> {
             Some(None) => "upstream".to_owned(),
             None => name.to_owned(),
         };
-        let name = name.replace("upstreams.batch", "upstreams.NAME");
-        self.heading = Some(if list { format!("[[{name}]]") } else { format!("[{name}]") });
+        self.elsewhere = name.starts_with("upstreams.") && self.table == "assertion";
+        let name = name.replace("upstreams.batch", "upstreams.NAME").replace("upstreams.local", "upstreams.NAME");
+        let heading = if list { format!("[[{name}]]") } else { format!("[{name}]") };
+        self.heading = self.headings.insert(heading.clone()).then_some(heading);
         self.shown.extend(["upstreams".to_owned(), name.replace("upstreams.NAME", "upstream")]);
         if !self.words.is_empty() {
             self.head();
@@ -150,7 +160,7 @@ impl Page<'_> {
     fn facts(&self, path: &str) -> String {
         let key = &self.known[path];
         let one = match key.words {
-            [] if key.takes.starts_with("a string") && key.default.is_none() && !key.example.contains('…') => format!("like `{}`", key.example),
+            [] if key.takes.starts_with("a string") && key.default.is_none() && !key.example.contains('…') => format!("a string like `{}`", key.example),
             [] => key.takes.to_owned(),
             words => format!("`\"{}\"`", words.join("\"`, `\"")),
         };
@@ -177,31 +187,46 @@ impl Page<'_> {
     }
 }
 
-/// A comment as Markdown: what stands in brackets or has a star is code.
+/// A comment as Markdown: what stands in quotes or brackets, and names with underscores, is code.
 fn plain(words: &str) -> String {
     let mut text = String::new();
-    let (mut depth, mut quoted) = (0_usize, false);
-    for c in words.chars() {
-        match c {
-            '"' if depth == 0 => {
-                quoted = !quoted;
-                text.push_str(if quoted { "`\"" } else { "\"`" });
+    let mut rest = words;
+    while let Some(first) = rest.chars().next() {
+        let code = match first {
+            '"' => rest[1..].find('"').map(|end| end + 2),
+            '[' => bracketed(rest),
+            c if c.is_ascii_alphanumeric() => {
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                if rest[..end].contains('_') {
+                    Some(end)
+                } else {
+                    text.push_str(&rest[..end]);
+                    rest = &rest[end..];
+                    continue;
+                }
             }
-            '[' if !quoted => {
-                depth += 1;
-                text.push_str(if depth == 1 { "`[" } else { "[" });
+            '`' => rest[1..].find('`').map(|end| end + 2),
+            _ => None,
+        };
+        match code {
+            Some(end) => {
+                write!(text, "`{}`", rest[..end].trim_matches('`')).unwrap();
+                rest = &rest[end..];
             }
-            ']' if !quoted => {
-                depth = depth.saturating_sub(1);
-                text.push_str(if depth == 0 { "]`" } else { "]" });
+            None => {
+                if matches!(first, '*' | '<') {
+                    text.push('\\');
+                }
+                text.push(first);
+                rest = &rest[first.len_utf8()..];
             }
-            '*' | '<' | '_' if depth == 0 && !quoted => {
-                text.push('\\');
-                text.push(c);
-            }
-            '`' => {}
-            c => text.push(c),
         }
     }
     text
+}
+
+/// Where a name in brackets ends, double ones included.
+fn bracketed(text: &str) -> Option<usize> {
+    let open = text.chars().take_while(|c| *c == '[').count();
+    text.find(&"]".repeat(open)).map(|end| end + open)
 }

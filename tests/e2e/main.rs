@@ -29,6 +29,7 @@ mod limits;
 mod listeners;
 mod manual;
 mod operation;
+mod pages;
 mod readme;
 mod reload;
 mod secrecy;
