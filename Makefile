@@ -60,7 +60,8 @@ check: deps components
 	$(call timed,clippy,cargo clippy --locked --all-targets -- -D warnings)
 	$(call timed,doc,RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items)
 
-docs: deps-test
+docs:
+	$(call timed,deps,$(DEPS) docs)
 	$(call timed,docs,sh .ci/book/build)
 
 FUZZ_CASES ?= 200000

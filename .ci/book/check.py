@@ -1,8 +1,8 @@
 """Looks at a built book as a browser without script would: check.py HTML SUMMARY.
 
-Every page of the summary is there with its heading and in every page's list of chapters; every link, image, style and script that is not
-on another site leads to a file that is there, and to an element of it where it names one. Prints what it counted; ends with 1
-and every finding otherwise.
+Every page of the summary is there, with a heading; every link that stays in the book leads to a file that is there, and to an
+element of it where it names one; no image, style or script is another site's. Prints what it counted, and ends with 1 and every
+finding where something is wrong.
 """
 
 import html.parser
@@ -18,19 +18,21 @@ wrong = []
 class Page(html.parser.HTMLParser):
     def __init__(self, path):
         super().__init__()
-        self.links, self.ids, self.headings = [], set(), 0
+        self.links, self.loaded, self.ids, self.headings = [], [], set(), 0
         self.feed(path.read_text())
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.ids.update(value for key, value in attributes.items() if key in ("id", "name") and value)
         self.links += [attributes[key] for key in ("href", "src") if attributes.get(key)]
+        self.loaded += [attributes[key] for key in ("href", "src") if tag in ("link", "script", "img") and attributes.get(key)]
         self.headings += tag == "h1"
 
 
 pages = {path.resolve(): Page(path) for path in sorted(book.rglob("*.html"))}
 links = 0
 for path, page in pages.items():
+    wrong += [f"{path.name}: {link} is loaded from elsewhere" for link in page.loaded if urllib.parse.urlsplit(link).netloc]
     for link in page.links:
         parts = urllib.parse.urlsplit(link)
         if parts.scheme or parts.netloc:

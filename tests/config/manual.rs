@@ -21,10 +21,9 @@ keys = [{ id = "a0", file = "secrets/a0" }]
 
 [[tenant]]
 id = "acme"
-preset = "halo"
 embed_keys = ["ab_live_0123456789abcdef"]
 origins = ["https://app.example.com"]
-secrets = [{ id = "s1", file = "secrets/s1" }]
+secrets = [{ id = "s1", file = "secrets/s1", format = "jwt" }]
 "#;
 
 /// Lays `over` on `under`: tables key by key, a list of tables at its first, anything else instead.

@@ -11,7 +11,7 @@ use crate::examples::{load, with_every_key};
 const PAGE: &str = "src/manual/configuration.md";
 const HEAD: &str = "# Configuration: every key
 
-Written from the code that reads them (what a key takes, its default, its bounds) and from the words of `conf/doorward.toml`, which is the same as a file to start from.
+Written from the code that reads them (what a key takes, its default, its bounds) and from the words of [conf/doorward.toml](../../conf/doorward.toml), which is the same as a file to start from.
 
 ";
 
@@ -135,26 +135,23 @@ impl Page<'_> {
         if !fresh.is_empty() {
             self.head();
         }
+        let mut lines = Vec::new();
         for path in &fresh {
-            self.bullet(path, 0);
+            // With those of the table that it is, where that has no header of its own.
+            let below = format!("{path}.");
+            for path in self.known.keys().filter(|key| *key == path || key.starts_with(&below)) {
+                self.shown.insert(path.clone());
+                let name = path.strip_prefix(&format!("{}.", self.table)).unwrap_or(path);
+                lines.push(format!("**`{name}`**: {}", self.facts(path)));
+            }
         }
-        if !fresh.is_empty() {
-            self.text.push('\n');
+        if lines.is_empty() {
+            return self.paragraph();
         }
-        self.paragraph();
-    }
-
-    /// One key, and those of the table that it is, where that has no header of its own.
-    fn bullet(&mut self, path: &str, depth: usize) {
-        let name = path.rsplit('.').next().unwrap();
-        let facts = self.facts(path);
-        writeln!(self.text, "{:indent$}- **`{name}`**: {facts}", "", indent = depth * 2).unwrap();
-        let below = format!("{path}.");
-        let inner: Vec<_> = self.known.keys().filter(|key| key.starts_with(&below)).cloned().collect();
-        for inner in inner {
-            self.shown.insert(inner.clone());
-            self.bullet(&inner, depth + 1);
-        }
+        // One paragraph: a line for each key, then what is said about them.
+        lines.extend(Some(plain(&self.words.join(" "))).filter(|words| !words.is_empty()));
+        self.words.clear();
+        writeln!(self.text, "{}\n", lines.join("\\\n")).unwrap();
     }
 
     fn facts(&self, path: &str) -> String {
