@@ -17,7 +17,7 @@ pub struct Key {
     pub words: &'static [&'static str],
     /// How one is written, as TOML.
     pub example: &'static str,
-    /// Whether it must be there where its table is.
+    /// Whether it must be there where its table is, whatever else stands there.
     pub required: bool,
     /// What stands for it where it is absent, as TOML; `None` where that is nothing, or follows from something else.
     pub default: Option<String>,
@@ -54,7 +54,8 @@ impl Key {
 
     /// What is known after another call asked for the same key.
     pub(super) fn learn(&mut self, other: Self) {
-        self.required |= other.required;
+        // Where one way to read it does without, it need not be there; bounds say nothing of that.
+        self.required &= other.required || other.bounds.is_some();
         self.default = self.default.take().or(other.default);
         self.bounds = self.bounds.take().or(other.bounds);
     }

@@ -188,7 +188,7 @@ pub(super) fn number_within(table: &Table<'_>, key: &'static str, bounds: RangeI
 fn bounded<T: Shown + PartialOrd>(table: &Table<'_>, key: &'static str, default: Option<&T>, bounds: &RangeInclusive<T>) -> Option<T> {
     let ends = (bounds.start().shown(), bounds.end().shown());
     table.note(key, Key { default: default.map(Shown::shown), bounds: Some(ends), ..Key::of::<T>(Form::One) });
-    let found = table.get::<T>(key)?;
+    let found = table.value::<T>(key)?;
     if bounds.contains(&found.value) {
         return Some(found.value);
     }

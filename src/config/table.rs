@@ -178,13 +178,18 @@ impl<'t> Table<'t> {
     /// The value of a key that may be absent.
     pub(super) fn get<T: Field>(&self, key: &'static str) -> Option<Located<T>> {
         self.note(key, Key::of::<T>(Form::One));
+        self.value(key)
+    }
+
+    /// The same for a key that was noted.
+    pub(super) fn value<T: Field>(&self, key: &'static str) -> Option<Located<T>> {
         self.find(key)?.read(self.cx)
     }
 
     /// The value of a key that may be absent, or what stands for it.
     pub(super) fn or<T: Shown>(&self, key: &'static str, default: T) -> T {
         self.note(key, Key { default: Some(default.shown()), ..Key::of::<T>(Form::One) });
-        self.get(key).map_or(default, |found| found.value)
+        self.value(key).map_or(default, |found| found.value)
     }
 
     /// The value of a key that must be there.

@@ -21,7 +21,8 @@ fn every_page_runs_as_printed() {
     let failed: Vec<_> = std::thread::scope(|scope| {
         let running: Vec<_> =
             pages.iter().map(|page| (page, scope.spawn(|| catch_unwind(AssertUnwindSafe(|| run(page)))))).collect();
-        running.into_iter().filter(|(_, page)| !matches!(page.join(), Ok(Ok(())))).map(|(page, _)| page).collect()
+        let ended = running.into_iter().map(|(page, thread)| (page, thread.join()));
+        ended.filter(|(_, how)| !matches!(how, Ok(Ok(())))).map(|(page, _)| page).collect()
     });
     assert!(failed.is_empty(), "what went wrong stands above: {failed:?}");
 }

@@ -28,7 +28,7 @@ preset = "halo"
 mode = "enforce"
 embed_keys = ["ab_live_0123456789abcdef"]
 origins = ["https://app.example.com"]
-secrets = [{ id = "s1", file = "../secrets/acme-1" }]
+secrets = [{ id = "s1", file = "secrets/acme-1" }]
 TOML
 DOORWARD_ASSERTION_KEY=$(cat secrets/assertion) python3 deploy/examples/python/agent.py 3000 >agent.log &
 doorward run -c doorward.toml >audit.jsonl 2>gateway.log &
