@@ -157,7 +157,9 @@ impl Page<'_> {
     fn facts(&self, path: &str) -> String {
         let key = &self.known[path];
         let one = match key.words {
-            [] if key.takes.starts_with("a string") && key.default.is_none() && !key.example.contains('…') => format!("a string like `{}`", key.example),
+            [] if key.takes.starts_with("a string") && key.default.is_none() && !key.example.contains('…') => {
+                format!("a string like `{}`", key.example)
+            }
             [] => key.takes.to_owned(),
             words => format!("`\"{}\"`", words.join("\"`, `\"")),
         };

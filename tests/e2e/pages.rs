@@ -19,8 +19,7 @@ fn every_page_runs_as_printed() {
     let pages: Vec<_> = pages().into_iter().filter(|page| runs(&blocks(&read(page)))).collect();
     assert!(pages.len() >= 4, "{pages:?}");
     let failed: Vec<_> = std::thread::scope(|scope| {
-        let running: Vec<_> =
-            pages.iter().map(|page| (page, scope.spawn(|| catch_unwind(AssertUnwindSafe(|| run(page)))))).collect();
+        let running: Vec<_> = pages.iter().map(|page| (page, scope.spawn(|| catch_unwind(AssertUnwindSafe(|| run(page)))))).collect();
         let ended = running.into_iter().map(|(page, thread)| (page, thread.join()));
         ended.filter(|(_, how)| !matches!(how, Ok(Ok(())))).map(|(page, _)| page).collect()
     });
@@ -47,7 +46,7 @@ fn pages() -> Vec<String> {
 }
 
 fn here(block: &Block) -> bool {
-    block.language == HIDDEN || block.language == "sh" && !block.marks.iter().any(|mark| mark.contains('='))
+    block.language == HIDDEN || block.language == "sh" && !block.marks.iter().any(|mark| mark.contains(':'))
 }
 
 fn runs(blocks: &[Block]) -> bool {

@@ -30,7 +30,8 @@ fn pages() -> Vec<String> {
 
 fn every_command_is_run_or_says_why_not() -> Result<(), String> {
     let about = files::read(ABOUT);
-    let kinds: Vec<_> = about.split_once("| kind |").expect("the kinds").1.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
+    let kinds: Vec<_> =
+        about.split_once("| kind |").expect("the kinds").1.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
     let mut wrong = Vec::new();
     if kinds.is_empty() || kinds.len() > 5 {
         wrong.push(format!("{ABOUT} lists {} kinds of commands that are not run; at most five", kinds.len()));
@@ -51,10 +52,8 @@ fn every_command_is_run_or_says_why_not() -> Result<(), String> {
                     }
                 }),
                 "bash" | "shell" | "console" => say(format!("write sh, not {language}")),
-                "toml" if block[0].starts_with("# ") && block[0].ends_with(".toml") && !own => {
-                    if !text.contains("acme.sh") && !text.contains("doorward check") {
-                        say("this block is a file, on a page that neither checks nor runs it".to_owned());
-                    }
+                "toml" if !own && is_file(&block) && !text.contains("acme.sh") && !text.contains("doorward check") => {
+                    say("this block is a file, on a page that neither checks nor runs it".to_owned());
                 }
                 _ => {}
             }
@@ -63,9 +62,14 @@ fn every_command_is_run_or_says_why_not() -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
+/// Whether a block's first line names a file of configuration.
+fn is_file(block: &[&str]) -> bool {
+    block.first().is_some_and(|first| first.starts_with("# ") && first.ends_with(".toml"))
+}
+
 fn mark_holds(mark: &str, page: &str, block: &[&str], kinds: &[&str]) -> Result<(), String> {
-    let commands = block.iter().map(|line| line.trim()).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    match mark.split_once('=') {
+    let mut commands = block.iter().map(|line| line.trim()).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    match mark.split_once(':') {
         None if matches!(mark, "until" | "fails") => Ok(()),
         Some(("run-by", script)) => {
             let path = files::root().join(script);
@@ -78,7 +82,7 @@ fn mark_holds(mark: &str, page: &str, block: &[&str], kinds: &[&str]) -> Result<
             let missing: Vec<_> = commands.filter(|line| !known.contains(line)).collect();
             if missing.is_empty() { Ok(()) } else { Err(format!("{script} has no line\n{}", missing.join("\n"))) }
         }
-        Some(("not-run", "make")) => commands.map(exists).collect(),
+        Some(("not-run", "make")) => commands.try_for_each(exists)
         Some(("not-run", kind)) if kinds.contains(&kind) => Ok(()),
         Some(("not-run", kind)) => Err(format!("{ABOUT} has no kind {kind}")),
         _ => Err(format!("{mark} is no mark: {ABOUT} lists them")),
@@ -91,7 +95,11 @@ fn exists(line: &str) -> Result<(), String> {
     match words[..] {
         ["make", target, ..] if files::read("Makefile").lines().any(|l| l.starts_with(&format!("{target}:"))) => Ok(()),
         ["cargo", "build", ..] => Ok(()),
-        ["cargo", "test", "--test", name, ..] if ["", "/main"].iter().any(|end| files::root().join(format!("tests/{name}{end}.rs")).is_file()) => Ok(()),
+        ["cargo", "test", "--test", name, ..]
+            if ["", "/main"].iter().any(|end| files::root().join(format!("tests/{name}{end}.rs")).is_file()) =>
+        {
+            Ok(())
+        }
         _ => Err(format!("no target or test: {line}")),
     }
 }
@@ -145,8 +153,16 @@ fn links_lead_somewhere() -> Result<(), String> {
 fn the_decision_table_is_the_same_everywhere() -> Result<(), String> {
     let rows = |page: &str| {
         let text = files::read(page);
-        text.lines().skip_while(|l| !l.starts_with("| caller sends |")).take_while(|l| l.starts_with('|')).map(str::to_owned).collect::<Vec<_>>()
+        text.lines()
+            .skip_while(|l| !l.starts_with("| caller sends |"))
+            .take_while(|l| l.starts_with('|'))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let (short, long) = (rows("README.md"), rows("src/manual/concepts.md"));
-    if short.len() > 7 && short == long { Ok(()) } else { Err("README.md and src/manual/concepts.md differ in the decision table".to_owned()) }
+    if short.len() > 7 && short == long {
+        Ok(())
+    } else {
+        Err("README.md and src/manual/concepts.md differ in the decision table".to_owned())
+    }
 }
