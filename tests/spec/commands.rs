@@ -82,7 +82,7 @@ fn mark_holds(mark: &str, page: &str, block: &[&str], kinds: &[&str]) -> Result<
             let missing: Vec<_> = commands.filter(|line| !known.contains(line)).collect();
             if missing.is_empty() { Ok(()) } else { Err(format!("{script} has no line\n{}", missing.join("\n"))) }
         }
-        Some(("not-run", "make")) => commands.try_for_each(exists)
+        Some(("not-run", "make")) => commands.try_for_each(exists),
         Some(("not-run", kind)) if kinds.contains(&kind) => Ok(()),
         Some(("not-run", kind)) => Err(format!("{ABOUT} has no kind {kind}")),
         _ => Err(format!("{mark} is no mark: {ABOUT} lists them")),
