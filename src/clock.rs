@@ -11,6 +11,9 @@ pub struct UnixTime(u64);
 const EARLIEST_PLAUSIBLE: UnixTime = UnixTime::from_secs(1_577_836_800);
 
 impl UnixTime {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+
     /// From whole seconds.
     pub const fn from_secs(secs: u64) -> Self {
         Self(secs.saturating_mul(1000))

@@ -51,6 +51,23 @@ pub enum Unusable {
     Mismatch,
 }
 
+/// A certificate's name, and when it ends: for whoever has to renew it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What [`name_of`] calls it; empty where that knows nothing.
+    pub name: String,
+    /// Unix seconds.
+    pub not_after: i64,
+}
+
+impl Ending {
+    /// Reads a certificate, as DER.
+    pub fn of(certificate: &[u8]) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        Some(Self { name: name_of(certificate).unwrap_or_default(), not_after: parsed.validity().not_after.timestamp() })
+    }
+}
+
 /// A chain with its key.
 #[derive(Clone)]
 pub struct Certificate {
@@ -131,6 +148,7 @@ impl Clients {
 pub struct Tls {
     config: Arc<ServerConfig>,
     names: Vec<String>,
+    endings: Vec<Ending>,
 }
 
 impl Tls {
@@ -155,7 +173,8 @@ impl Tls {
         let mut config = builder.with_cert_resolver(Arc::new(ByName::new(certificates)));
         config.alpn_protocols = if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
         let names = certificates.iter().flat_map(|c| c.names.iter().cloned()).collect();
-        Ok(Self { config: Arc::new(config), names })
+        let endings = certificates.iter().filter_map(|c| Ending::of(c.key.cert.first()?)).collect();
+        Ok(Self { config: Arc::new(config), names, endings })
     }
 
     /// For a handshake.
@@ -166,6 +185,11 @@ impl Tls {
     /// The host names that it has certificates for.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// When its certificates end.
+    pub fn endings(&self) -> &[Ending] {
+        &self.endings
     }
 }
 

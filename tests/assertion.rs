@@ -1,8 +1,10 @@
 //! What [`Signer`] signs for real decisions, judged by verifiers that nobody here wrote, by our examples for backends, and
-//! by the demo's agent over a socket. Every request is also judged with one thing changed, whatever it is.
+//! by the demo's agent over a socket. Every request is also judged with one thing changed, whatever it is. `backends` makes the
+//! vectors that the examples share.
 
 #![allow(clippy::panic, clippy::unwrap_used)] // in a test a panic is the answer
 
+mod backends;
 mod verifiers;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use doorward::revocations::Revocations;
 use doorward::secret::KeyBytes;
 use doorward::tenant::{Place, Places, Tenant, Tenants};
 use doorward::token::FormatName;
+use doorward::token::claims::{ClaimRules, StepUpClaim};
 use doorward::token::keys::{IdentityKey, KeyRing};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -45,6 +48,7 @@ enum Who {
 fn tenants() -> Tenants {
     let header = |name: &'static str| Place::Header(HeaderName::from_static(name));
     let key = IdentityKey::secret("s1", &KeyBytes::new(IDENTITY_SECRET.as_bytes()), vec![FormatName::Jwt], Algorithm::HS256);
+    let step_up = StepUpClaim { claim: "amr".to_owned(), values: vec!["mfa".to_owned()], time_claim: "auth_time".to_owned() };
     let tenant = Tenant {
         id: "acme".to_owned(),
         source: None,
@@ -64,7 +68,7 @@ fn tenants() -> Tenants {
             ..Places::default()
         },
         keys: KeyRing::new(vec![Arc::new(key)]),
-        claims: Default::default(),
+        claims: ClaimRules { step_up: vec![step_up], ..ClaimRules::default() },
         policy: Policy {
             audience: Audience::Anyone,
             routes: Vec::new(),

@@ -293,30 +293,6 @@ impl Serialize for Nonce {
     }
 }
 
-/// A header section that assertions can be applied to: `http`'s own, and the server's.
-pub trait Fields {
-    /// Its header names.
-    fn names(&self) -> Vec<HeaderName>;
-    /// Removes every field of this name.
-    fn remove(&mut self, name: &HeaderName);
-    /// Sets a field, replacing any of that name.
-    fn insert(&mut self, name: HeaderName, value: HeaderValue);
-}
-
-impl Fields for HeaderMap {
-    fn names(&self) -> Vec<HeaderName> {
-        self.keys().cloned().collect()
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        HeaderMap::remove(self, name);
-    }
-
-    fn insert(&mut self, name: HeaderName, value: HeaderValue) {
-        HeaderMap::insert(self, name, value);
-    }
-}
-
 /// Header fields to send, made by [`Signer::sign`] only.
 #[derive(Debug)]
 pub struct SignedHeaders {
@@ -330,10 +306,10 @@ impl SignedHeaders {
     }
 
     /// Removes every reserved name, then sets ours.
-    pub fn apply(self, reserved: &Reserved, to: &mut impl Fields) {
+    pub fn apply(self, reserved: &Reserved, to: &mut HeaderMap) {
         reserved.strip(to);
         for (name, value) in self.fields {
-            to.insert(name, value);
+            to.insert(name, value); // in place of any: extending would add to it
         }
     }
 }

@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
-use super::Fields;
 use crate::reason::{Denied, Reason};
 
 /// Removed by default beside the reserved namespace: they make backends run another handler or believe another user.
@@ -69,14 +68,10 @@ impl Reserved {
     }
 
     /// Removes every reserved name.
-    pub fn strip(&self, from: &mut impl Fields) {
-        let mut folded = String::with_capacity(64); // one for all names: this runs twice a request
-        for name in from.names().into_iter().filter(|name| self.may_contain(name)) {
-            folded.clear();
-            folded.extend(folding(name.as_str()));
-            if self.contains_folded(&folded) {
-                from.remove(&name);
-            }
+    pub fn strip(&self, from: &mut HeaderMap) {
+        let found: Vec<_> = from.keys().filter(|name| self.contains(name)).cloned().collect();
+        for name in found {
+            from.remove(name);
         }
     }
 }
@@ -85,6 +80,11 @@ impl Reserved {
 pub fn is_identity(name: &HeaderName) -> bool {
     let folded = fold(name.as_str());
     folded.starts_with("xidentity") || folded.starts_with("xdoorward")
+}
+
+/// Whether a backend that folds separators reads these two as one name.
+pub fn is_same(one: &HeaderName, other: &HeaderName) -> bool {
+    folding(one.as_str()).eq(folding(other.as_str()))
 }
 
 /// Letters and digits only: what is left when a backend maps every separator to one character (`threats` 1).

@@ -13,14 +13,13 @@ use std::time::Duration;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::observe::audit::Journal;
 use crate::observe::lines::{LostLines, Stream};
 
-/// The audit records' target.
-const AUDIT: &str = "doorward::audit";
 /// Lines that wait while nobody takes them. An audit record has some 600 bytes; a long path makes it 8 KiB more.
 const WAITING: usize = 4096;
 /// Longest that the last lines are waited for at the end.
@@ -54,24 +53,14 @@ impl Drop for LogGuards {
 ///
 /// # Errors
 /// The system's, where standard output or error is closed.
-pub fn start(lost: &LostLines) -> io::Result<LogGuards> {
+pub fn start(lost: &LostLines) -> io::Result<(Journal, LogGuards)> {
     let (audit, audit_guard) = writer(Stream::Audit, GATHER, &io::stdout(), lost)?;
     let (log, log_guard) = writer(Stream::Log, Duration::ZERO, &io::stderr(), lost)?;
-    let audit = tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_level(false)
-        .with_writer(audit)
-        .with_filter(filter_fn(|m| m.target() == AUDIT));
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,pingora=warn,pingora_core=warn,pingora_proxy=warn"));
-    let log = tracing_subscriber::fmt::layer()
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(log)
-        .with_filter(filter_fn(|m| m.target() != AUDIT))
-        .with_filter(filter);
-    tracing_subscriber::registry().with(audit).with(log).init();
-    Ok(LogGuards(Some((audit_guard, log_guard))))
+    let log = tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(log).with_filter(filter);
+    tracing_subscriber::registry().with(log).init();
+    Ok((Journal::new(audit), LogGuards(Some((audit_guard, log_guard)))))
 }
 
 fn writer(stream: Stream, gather: Duration, to: &impl AsFd, lost: &LostLines) -> io::Result<(NonBlocking, WorkerGuard)> {

@@ -77,8 +77,8 @@ pub(super) fn gateway(config: &Path, upgrade: bool, ready: impl FnOnce(SocketAdd
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };
-    let _guards = match log::start(&metrics.lost_lines) {
-        Ok(guards) => guards,
+    let (journal, _guards) = match log::start(&metrics.lost_lines) {
+        Ok(started) => started,
         Err(error) => return failed(&format!("standard output and error: {error}")),
     };
     for warning in &loaded.warnings {
@@ -90,7 +90,7 @@ pub(super) fn gateway(config: &Path, upgrade: bool, ready: impl FnOnce(SocketAdd
     let live = Arc::new(Live::new(loaded.snapshot, revocations));
     let key_sets = KeySets::new(Arc::clone(&metrics));
     let telemetry = Telemetry::new(metrics.telemetry.clone());
-    let gateway = Gateway { live, metrics, key_sets, telemetry: Arc::clone(&telemetry) };
+    let gateway = Gateway { live, metrics, key_sets, telemetry: Arc::clone(&telemetry), journal };
     let serving = async {
         let stop = stopped()?; // first: who is told that it is ready may send a signal
         ready(listeners.proxy_address()?, listeners.admin_address()?)?;

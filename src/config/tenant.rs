@@ -252,8 +252,8 @@ fn answers(tenant: &Table<'_>) -> Answers {
 
 fn cors(tenant: &Table<'_>) -> CorsNames {
     let table = tenant.table("cors");
-    let names = |key| table.list::<PageHeader>(key).unwrap_or_default().into_iter().map(|h| h.value.0).collect();
-    let cors = CorsNames { allow_headers: names("allow_headers"), expose_headers: names("expose_headers") };
+    let names = |key| -> Vec<_> { table.list::<PageHeader>(key).unwrap_or_default().into_iter().map(|h| h.value.0).collect() };
+    let cors = CorsNames::new(names("allow_headers"), &names("expose_headers"));
     table.finish();
     cors
 }

@@ -117,7 +117,9 @@ fn an_added_identity_header_is_refused() {
     let signer = signer("a1", SECRET, "agent");
     let anonymous = signed_as(&signer, &Identity { tenant: "acme", origin: None, session: None, who: Who::Anonymous });
     assert!(verifier().verify(&received(&anonymous), NOW).is_ok());
-    for name in ["x-identity-subject", "x_identity_subject", "x.identity.new", "xidentitylevel", "x-user-email", "x-doorward-x"] {
+    for name in
+        ["x-identity-subject", "x_identity_subject", "x.identity.new", "xidentitylevel", "x-user-email", "x_user_email", "x-doorward-x"]
+    {
         let mut headers = anonymous.clone();
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static("victim"));
         assert_eq!(refused(&headers), "an identity header is not covered", "{name}");

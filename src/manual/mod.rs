@@ -48,6 +48,24 @@ pub mod vendors {
     pub mod widgent {}
 }
 
+#[doc = include_str!("backends.md")]
+pub mod backends {
+    #[doc = include_str!("backends/open-webui.md")]
+    pub mod open_webui {}
+
+    #[doc = include_str!("backends/librechat.md")]
+    pub mod librechat {}
+
+    #[doc = include_str!("backends/langserve.md")]
+    pub mod langserve {}
+
+    #[doc = include_str!("backends/openai.md")]
+    pub mod openai {}
+}
+
+#[doc = include_str!("sensitive-actions.md")]
+pub mod sensitive_actions {}
+
 #[doc = include_str!("bodies.md")]
 pub mod bodies {}
 
@@ -69,8 +87,14 @@ pub mod rotation {}
 #[doc = include_str!("leaked-secret.md")]
 pub mod leaked_secret {}
 
+#[doc = include_str!("monitoring.md")]
+pub mod monitoring {}
+
 #[doc = include_str!("upgrade.md")]
 pub mod upgrade {}
+
+#[doc = include_str!("kubernetes.md")]
+pub mod kubernetes {}
 
 #[doc = include_str!("telemetry.md")]
 pub mod telemetry {}
@@ -149,6 +173,12 @@ pub mod decisions {
     #[doc = include_str!("decisions/0017-what-a-backend-may-answer.md")]
     pub mod what_a_backend_may_answer {}
 
+    #[doc = include_str!("decisions/0019-the-agent-outlives-the-gateway.md")]
+    pub mod the_agent_outlives_the_gateway {}
+
     #[doc = include_str!("decisions/0023-the-manual-is-derived-and-run.md")]
     pub mod the_manual_is_derived_and_run {}
+
+    #[doc = include_str!("decisions/0024-field-names-are-not-kept-as-spelt.md")]
+    pub mod field_names_are_not_kept_as_spelt {}
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus::{IntCounter, IntCounterVec};
 
 use crate::policy::Level;
-use crate::reason::Reason;
+use crate::reason::{Reason, Stage};
 
 /// The label of tenants beyond `max_tenants`, and of requests whose tenant was never known.
 pub const OTHER: &str = "other";
@@ -88,6 +88,14 @@ impl TenantMetrics {
             let level = if let Outcome::Forwarded(level) | Outcome::Answered(level) = outcome { level.as_str() } else { "" };
             requests.with_label_values(&[label, outcome.as_str(), outcome.reason().map_or("", Reason::code), level])
         };
+        // A counter's first value is no increase to Prometheus, so an alert would miss the first failure of a series that begins
+        // with it. Those of other stages are failures of the gateway itself, and have a series once they happen.
+        for reason in Reason::ALL.iter().filter(|reason| matches!(reason.row().stage, Stage::Upstream | Stage::Client)) {
+            for level in Level::ALL {
+                let outcome = Outcome::Failed(*reason, level);
+                requests.with_label_values(&[label, outcome.as_str(), reason.code(), level.as_str()]).inc_by(0);
+            }
+        }
         let by_reason = |made: &dyn Fn(Reason) -> IntCounter| Reason::ALL.iter().map(|r| (*r, made(*r))).collect();
         Self {
             answered: Level::ALL.iter().map(|level| (*level, counter(Outcome::Answered(*level)))).collect(),

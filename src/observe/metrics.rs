@@ -13,12 +13,13 @@ use prometheus::{
 };
 
 pub use super::counts::{Counted, OTHER, Outcome, TenantMetrics, UNKNOWN};
+use super::credentials::CredentialMetrics;
 use super::key_sets::KeySetMetrics;
 use super::lines::LostLines;
 use super::recent::Recent;
 use super::telemetry::TelemetryMetrics;
 use crate::clock::UnixTime;
-use crate::snapshot::Upstreams;
+use crate::snapshot::{Snapshot, Upstreams};
 use crate::tenant::Tenants;
 use crate::token::keys::KeyUsage;
 use crate::upstream::address::Standing;
@@ -185,8 +186,8 @@ pub struct Metrics {
     reloads: IntCounterVec,
     generation: IntGauge,
     last_success: Gauge,
-    secret_uses: IntCounterVec,
-    secret_last_used: GaugeVec,
+    last_reload_successful: IntGauge,
+    credentials: CredentialMetrics,
     /// Key sets of issuers.
     pub key_sets: KeySetMetrics,
     /// Spans.
@@ -265,14 +266,11 @@ impl Metrics {
                 r,
                 Gauge::new("doorward_config_last_success_timestamp_seconds", "When a configuration was last put in force."),
             )?,
-            secret_uses: registered(r, counters("doorward_secret_uses_total", "Tokens verified by secret.", &["tenant", "secret"]))?,
-            secret_last_used: registered(
+            last_reload_successful: registered(
                 r,
-                GaugeVec::new(
-                    Opts::new("doorward_secret_last_used_timestamp_seconds", "When a secret last verified a token."),
-                    &["tenant", "secret"],
-                ),
+                IntGauge::new("doorward_config_last_reload_successful", "Whether the latest configuration was put in force whole."),
             )?,
+            credentials: CredentialMetrics::new(r)?,
             key_sets: KeySetMetrics::new(r)?,
             telemetry: TelemetryMetrics::new(r)?,
             usage: Mutex::default(),
@@ -314,6 +312,7 @@ impl Metrics {
             Reload::Applied | Reload::Partial => self.in_force(generation, now),
             Reload::Refused => {}
         }
+        self.last_reload_successful.set((result == Reload::Applied).into());
     }
 
     /// Notes when a reload was tried, and what was wrong with it.
@@ -330,6 +329,7 @@ impl Metrics {
     pub fn in_force(&self, generation: u64, now: UnixTime) {
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.last_success.set(now.as_secs_f64());
+        self.last_reload_successful.set(1);
     }
 
     /// Reloads so far that ended like this.
@@ -355,23 +355,16 @@ impl Metrics {
         Arc::clone(self.usage.lock().entry((tenant.to_owned(), secret.to_owned())).or_default())
     }
 
-    /// The text exposition format (version 0.0.4), with the secrets of `live` tenants and these upstreams only.
+    /// The text exposition format (version 0.0.4), with the secrets, certificates and upstreams of this configuration only.
     ///
     /// # Errors
     /// When a metric cannot be encoded.
-    pub fn render(&self, live: &Tenants, max_tenants: usize, upstreams: &Upstreams) -> prometheus::Result<Vec<u8>> {
-        self.upstreams.show(upstreams);
-        self.secret_uses.reset();
-        self.secret_last_used.reset();
-        for tenant in live.all().iter().take(max_tenants) {
-            for key in tenant.keys.all().iter() {
-                let labels = [tenant.id.as_str(), key.id.as_str()];
-                self.secret_uses.with_label_values(&labels).inc_by(key.usage.hits());
-                let last = key.usage.last().map_or(0.0, UnixTime::as_secs_f64);
-                self.secret_last_used.with_label_values(&labels).set(last);
-            }
-        }
-        self.key_sets.show(live.all().iter().take(max_tenants).map(|tenant| &**tenant));
+    pub fn render(&self, live: &Snapshot) -> prometheus::Result<Vec<u8>> {
+        self.upstreams.show(&live.upstreams);
+        self.credentials.show_certificates(&live.settings.server.listeners, &live.upstreams);
+        let labelled = || live.tenants.all().iter().take(live.settings.max_tenants).map(|tenant| &**tenant);
+        self.credentials.show(labelled());
+        self.key_sets.show(labelled());
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

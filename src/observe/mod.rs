@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod counts;
+mod credentials;
 pub mod history;
 pub mod key_sets;
 pub mod lines;

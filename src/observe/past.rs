@@ -4,14 +4,12 @@
 use http::Method;
 use serde::Deserialize;
 
+use super::audit;
 use crate::admission::again::{Ended, Past};
 use crate::admission::evidence::{Proof, StepUpAge};
 use crate::clock::UnixTime;
 use crate::policy::Mode;
 use crate::reason::Reason;
-
-/// Target of audit records' lines.
-const TARGET: &str = "doorward::audit";
 
 /// A record that was read.
 #[derive(Clone, Debug)]
@@ -56,7 +54,7 @@ struct Line {
 /// Why it is no audit record of this version.
 pub fn read(line: &[u8]) -> Result<Recorded, &'static str> {
     let line: Line = serde_json::from_slice(line).map_err(|_| "not an audit record")?;
-    if line.target != TARGET {
+    if line.target != audit::TARGET {
         return Err("not an audit record");
     }
     let at = line.timestamp.parse::<jiff::Timestamp>().ok().and_then(|at| u64::try_from(at.as_millisecond()).ok());

@@ -8,16 +8,26 @@ use http::header::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 /// Every header that says whom a request came from or through: a client's own copies never pass.
-pub const FAMILY: [&str; 7] =
-    ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-forwarded-server", "x-real-ip"];
+pub static FAMILY: [HeaderName; 7] = [
+    FORWARDED,
+    FOR,
+    HOST,
+    HeaderName::from_static("x-forwarded-port"),
+    PROTO,
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-real-ip"),
+];
 
 /// Most hops that are looked at: what is further away is nobody's concern.
 const MAX_HOPS: usize = 32;
 
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
-const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The client's address and the proxies' after it.
+pub const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `http` or `https`, as the client spoke it.
+pub const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The host that the client asked for.
+pub const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Which of the two conventions the trusted proxies write. Only that one is read: the other may be the client's own, which a
 /// proxy that does not know it passes on.

@@ -130,7 +130,7 @@ async fn own_site(State(admin): State<Admin>, request: Request, next: Next) -> R
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let (snapshot, _) = admin.gateway.live.load();
-    match admin.gateway.metrics.render(&snapshot.tenants, snapshot.settings.max_tenants, &snapshot.upstreams) {
+    match admin.gateway.metrics.render(&snapshot) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics cannot be rendered");

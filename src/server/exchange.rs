@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::Uri;
 use http::request::Parts;
+use pingora::Result;
 use rand::RngCore as _;
 
 use super::hold::Replay;
 use super::limits::Place;
+use super::outgoing::internal;
 use super::stream::{Parting, Stream};
 use super::upstream::Errand;
 use crate::admission::{Admitted, Denial, OwnAnswer};
@@ -72,6 +75,17 @@ pub(super) struct Forwarding {
     pub(super) interim: u32,
     /// What went wrong on the way, if anything did.
     pub(super) failed: Option<Denied>,
+}
+
+impl Forwarding {
+    /// The request target as signed and sent (RFC 9112 §3.2.1).
+    pub(super) fn target(&self) -> Result<Uri> {
+        let parsed = match &self.query {
+            Some(query) => Uri::try_from(format!("{}?{query}", self.path)),
+            None => Uri::try_from(self.path.as_str()),
+        };
+        parsed.map_err(|_| internal("target does not parse"))
+    }
 }
 
 /// A request that an ingress asked about and may send on.

@@ -5,15 +5,14 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header;
+use http::header::{self, HeaderValue};
 use http::request::Parts;
-use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use super::accept::connection;
 use super::exchange::{Exchange, State, Vouched};
 use super::proxy::Proxy;
-use super::respond::{self, REQUEST_ID};
+use super::respond;
 use crate::admission::{self, Denial, Rules};
 use crate::assertion::Target;
 use crate::clock;
@@ -98,23 +97,15 @@ fn unknown(why: Denied, request: &Parts, by: &Snapshot) -> Box<Denial> {
 
 /// Answers a check with every header that the ingress sets, and those that it may set on the answer for the page.
 pub(super) async fn vouch(session: &mut Session, vouched: &Vouched, limits: Option<&Fields>, request_id: &str) -> pingora::Result<()> {
-    let mut answer = ResponseHeader::build(200, Some(32))?;
+    let mut fields = respond::ours(request_id, limits)?;
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     for (name, value) in vouched.headers.fields() {
-        answer.insert_header(name, value)?;
-    }
-    answer.insert_header(header::CONTENT_LENGTH, 0)?;
-    answer.insert_header(header::CACHE_CONTROL, "no-store")?;
-    answer.insert_header(header::VARY, "Origin")?;
-    answer.insert_header(REQUEST_ID, request_id)?;
-    if let Some(fields) = limits {
-        respond::say_limits(&mut answer, fields)?;
+        fields.insert(name, value.clone());
     }
     if let Some(origin) = vouched.admitted.origin() {
-        for (name, value) in cors::readable_by(origin, Some(vouched.admitted.tenant())) {
-            answer.insert_header(name, value)?;
-        }
+        cors::readable_by(origin, Some(vouched.admitted.tenant()), &mut fields);
     }
-    respond::write(session, answer, Bytes::new()).await
+    respond::write(session, 200, fields, Bytes::new()).await
 }
 
 /// The status that a denial is answered with: `auth_request` knows 401 and 403 only, and makes 500 of every other refusal.

@@ -46,6 +46,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::jwks::KeySets;
 use crate::limits::memory::Memory;
+use crate::observe::audit::Journal;
 use crate::observe::metrics::Metrics;
 use crate::observe::telemetry::Telemetry;
 use crate::snapshot::{Live, ServerSettings};
@@ -81,6 +82,8 @@ pub struct Gateway {
     pub key_sets: Arc<KeySets>,
     /// Where spans go.
     pub telemetry: Arc<Telemetry>,
+    /// Where audit records go.
+    pub journal: Journal,
 }
 
 /// Why the process ends.
@@ -116,6 +119,7 @@ pub async fn serve(gateway: Gateway, listeners: Listeners, stop: impl Future<Out
         metrics: Arc::clone(&gateway.metrics),
         lines,
         telemetry: Arc::clone(&gateway.telemetry),
+        journal: gateway.journal.clone(),
         buckets,
         places: limits::Places::new(allowed),
         drain: Arc::clone(&drain),

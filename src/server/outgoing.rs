@@ -1,13 +1,13 @@
 //! What a request leaves behind and takes along on its way upstream: the client's credentials and its word about where it
 //! came from go, the trace goes on, and the assertion is applied last.
 
-use http::header::{self, HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{request, response};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use crate::assertion::Fields;
 use crate::request::forwarded::{self, Client};
 use crate::request::trace::{TRACEPARENT, TRACESTATE, Trace};
 use crate::request::{OWN_SUBPROTOCOL, RequestHead, TOKEN_SUBPROTOCOL, subprotocols};
@@ -26,8 +26,8 @@ pub(super) fn is_stream(session: &Session) -> bool {
 }
 
 /// How long the body will be, where that is said; there is at most one who says it.
-pub(super) fn announced_length(request: &RequestHeader) -> Option<usize> {
-    request.headers.get_all(header::CONTENT_LENGTH).iter().next()?.to_str().ok()?.parse().ok()
+pub(super) fn announced_length(fields: &HeaderMap) -> Option<usize> {
+    fields.get_all(header::CONTENT_LENGTH).iter().next()?.to_str().ok()?.parse().ok()
 }
 
 /// A handshake gets a connection of its own, which nothing else was sent on. Where the framework reads the answer before it has
@@ -45,84 +45,88 @@ pub(super) fn credential_queries(tenant: &Tenant) -> impl Iterator<Item = &str> 
     placed.chain(tenant.sessions.in_query.then_some(RequestHead::SESSION_PARAMETER))
 }
 
+/// Takes a request's head out of the framework's hands, to be changed and given back. The framework keeps a second map beside
+/// the fields, with the spelling of their names, and looks into both at every change; it is left behind (decision record 0024).
+pub(super) fn take_head(request: &mut RequestHeader) -> request::Parts {
+    let empty = http::Request::new(()).into_parts().0;
+    std::mem::replace(request, empty.into()).into()
+}
+
+/// The same of an answer. A reason phrase of the backend's own stays behind as well (RFC 9112 §4: clients ignore it).
+pub(super) fn take_answer(answer: &mut ResponseHeader) -> response::Parts {
+    let empty = http::Response::new(()).into_parts().0;
+    std::mem::replace(answer, empty.into()).into()
+}
+
 /// The client's credentials and its own word about who it is stop here; `Expect` was answered here.
-pub(super) fn remove_credentials(request: &mut RequestHeader, tenant: &Tenant) -> Result<()> {
-    request.remove_header(&header::AUTHORIZATION);
-    request.remove_header(&header::EXPECT);
+pub(super) fn remove_credentials(fields: &mut HeaderMap, tenant: &Tenant) -> Result<()> {
+    fields.remove(header::AUTHORIZATION);
+    fields.remove(header::EXPECT);
     let places = &tenant.places;
     for place in places.embed_key.iter().chain(&places.token).chain(&places.asserted_id) {
         if let Place::Header(name) = place {
-            request.remove_header(name);
+            fields.remove(name);
         }
     }
-    if request.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+    if fields.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
         let ours = |offered: &&str| *offered == OWN_SUBPROTOCOL || offered.starts_with(TOKEN_SUBPROTOCOL);
-        let others = subprotocols(&request.headers).filter(|offered| !ours(offered)).collect::<Vec<_>>().join(", ");
-        request.remove_header(&header::SEC_WEBSOCKET_PROTOCOL);
+        let others = subprotocols(fields).filter(|offered| !ours(offered)).collect::<Vec<_>>().join(", ");
+        fields.remove(header::SEC_WEBSOCKET_PROTOCOL);
         if !others.is_empty() {
-            request.insert_header(header::SEC_WEBSOCKET_PROTOCOL, others)?;
+            fields.insert(header::SEC_WEBSOCKET_PROTOCOL, value(&others)?);
         }
     }
     if tenant.streams.events == OnStreamExpiry::Close {
-        request.remove_header(&header::ACCEPT_ENCODING); // an encoded stream could only be cut
+        fields.remove(header::ACCEPT_ENCODING); // an encoded stream could only be cut
     }
     Ok(())
 }
 
 /// The trace goes on with the gateway as parent. What vendors said of a trace that could not be read is not passed on.
-pub(super) fn continue_trace(request: &mut RequestHeader, trace: &Trace) -> Result<()> {
-    request.remove_header(&TRACEPARENT);
+pub(super) fn continue_trace(fields: &mut HeaderMap, trace: &Trace) -> Result<()> {
     if !trace.is_continued() {
-        request.remove_header(&TRACESTATE);
+        fields.remove(TRACESTATE);
     }
-    request.insert_header(TRACEPARENT, trace.header())
+    fields.insert(TRACEPARENT, value(&trace.header())?);
+    Ok(())
 }
 
 /// What anybody said about where the request came from is replaced by what can be believed of it.
-pub(super) fn rebuild_forwarded(request: &mut RequestHeader, client: Option<&Client>) -> Result<()> {
-    for name in forwarded::FAMILY {
-        request.remove_header(name);
+pub(super) fn rebuild_forwarded(fields: &mut HeaderMap, client: Option<&Client>) -> Result<()> {
+    for name in &forwarded::FAMILY {
+        fields.remove(name);
     }
     let Some(client) = client else { return Ok(()) };
     if let Some(chain) = client.chain() {
-        request.insert_header("x-forwarded-for", chain)?;
+        fields.insert(forwarded::FOR, value(&chain)?);
     }
     if let Some(host) = &client.host {
-        request.insert_header("x-forwarded-host", host.as_str())?;
+        fields.insert(forwarded::HOST, value(host)?);
     }
-    request.insert_header("x-forwarded-proto", client.scheme())
+    fields.insert(forwarded::PROTO, HeaderValue::from_static(client.scheme()));
+    Ok(())
 }
 
 /// An answer to HEAD has no body; where a backend sends one all the same, it would be read as the answer to the next request
 /// on the connection. So there is none.
-pub(super) fn end_after_head(request: &mut RequestHeader) -> Result<()> {
-    if request.method == http::Method::HEAD { request.insert_header(header::CONNECTION, "close") } else { Ok(()) }
+pub(super) fn end_after_head(head: &mut request::Parts) {
+    if head.method == http::Method::HEAD {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// HTTP/2 may split cookies; HTTP/1.1 has one field for them (RFC 9113 §8.2.3).
-pub(super) fn join_cookies(request: &mut RequestHeader) -> Result<()> {
-    let crumbs: Vec<_> = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+pub(super) fn join_cookies(fields: &mut HeaderMap) -> Result<()> {
+    let crumbs: Vec<_> = fields.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() < 2 {
         return Ok(());
     }
     let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).map_err(|_| internal("cookies cannot be joined"))?;
-    request.insert_header(header::COOKIE, joined)
+    fields.insert(header::COOKIE, joined);
+    Ok(())
 }
 
-/// The framework's header section, as something an assertion can be applied to.
-pub(super) struct Sent<'r>(pub(super) &'r mut RequestHeader);
-
-impl Fields for Sent<'_> {
-    fn names(&self) -> Vec<HeaderName> {
-        self.0.headers.keys().cloned().collect()
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.0.remove_header(name);
-    }
-
-    fn insert(&mut self, name: HeaderName, value: HeaderValue) {
-        // Fails only for a name that is not one; ours all are, and a missing header fails the signature.
-        let _ = self.0.insert_header(name, value);
-    }
+/// A text as the value of a field.
+pub(super) fn value(text: &str) -> Result<HeaderValue> {
+    HeaderValue::from_str(text).map_err(|_| internal("no header value"))
 }

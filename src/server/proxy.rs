@@ -20,7 +20,8 @@ use super::forward_auth;
 use super::hold::{self};
 use super::limits::Places;
 use super::outgoing::{
-    Sent, alone, announced_length, continue_trace, end_after_head, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials,
+    alone, announced_length, continue_trace, end_after_head, internal, is_stream, join_cookies, rebuild_forwarded, remove_credentials,
+    take_answer, take_head,
 };
 use super::upstream::line::Lines;
 use super::{incoming, respond, streams, upstream, wire};
@@ -28,6 +29,7 @@ use crate::admission::Denial;
 use crate::assertion::Target;
 use crate::clock::{self};
 use crate::limits::memory::Memory;
+use crate::observe::audit::Journal;
 use crate::observe::metrics::{InFlight, Metrics};
 use crate::observe::telemetry::Telemetry;
 use crate::reason::{Denied, Reason};
@@ -45,6 +47,7 @@ pub(super) struct Proxy {
     pub(super) metrics: Arc<Metrics>,
     pub(super) lines: Arc<Lines>,
     pub(super) telemetry: Arc<Telemetry>,
+    pub(super) journal: Journal,
     pub(super) buckets: Arc<Memory>,
     pub(super) places: Places,
     pub(super) drain: Arc<Drain>,
@@ -123,31 +126,25 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<()> {
-        let (request_id, trace, client) = (exchange.request_id.clone(), exchange.trace, exchange.client.clone());
-        let Some(forwarding) = exchange.forwarding() else {
+        let Exchange { request_id, trace, client, state, .. } = exchange;
+        let State::Admitted(forwarding) = state else {
             return Error::e_explain(ErrorType::InternalError, "not admitted");
         };
         forwarding.first_piece = true;
-        let target = forwarding.query.as_ref().map_or_else(|| forwarding.path.clone(), |q| format!("{}?{q}", forwarding.path));
-        request.set_uri(target.parse().map_err(|_| internal("target does not parse"))?);
-        remove_credentials(request, forwarding.admitted.tenant())?;
-        rebuild_forwarded(request, client.as_ref())?;
-        end_after_head(request)?;
-        forwarding.errand.set_host(request)?;
+        let mut head = take_head(request); // where anything fails, nothing is sent
+        head.uri = forwarding.target()?;
+        remove_credentials(&mut head.headers, forwarding.admitted.tenant())?;
+        rebuild_forwarded(&mut head.headers, client.as_ref())?;
+        end_after_head(&mut head);
+        forwarding.errand.set_host(&mut head.headers)?;
         if session.as_downstream().is_http2() {
-            join_cookies(request)?;
+            join_cookies(&mut head.headers)?;
         }
         if let Some(trace) = trace {
-            continue_trace(request, &trace)?;
+            continue_trace(&mut head.headers, trace)?;
         }
         let body = forwarding.replay.as_ref().filter(|_| forwarding.whole).map(|replay| replay.bytes().as_ref());
-        let target = Target {
-            method: request.method.as_str(),
-            path: &forwarding.path,
-            query: forwarding.query.as_deref(),
-            body,
-            request_id: &request_id,
-        };
+        let target = Target { method: head.method.as_str(), path: &forwarding.path, query: forwarding.query.as_deref(), body, request_id };
         let now = clock::read().map_err(|_| internal("the clock shows a time before 2020"))?;
         let signer = &forwarding.errand.upstream().signer;
         let signed = match signer.sign(&forwarding.admitted, &target, now) {
@@ -157,12 +154,13 @@ impl ProxyHttp for Proxy {
                 return Err(internal("cannot be signed"));
             }
         };
-        signed.apply(signer.reserved(), &mut Sent(request));
+        signed.apply(signer.reserved(), &mut head.headers);
         if session.is_body_empty() || session.is_upgrade_req() {
             forwarding.errand.sent();
         } else {
-            forwarding.errand.gather(announced_length(request));
+            forwarding.errand.gather(announced_length(&head.headers));
         }
+        *request = head.into();
         Ok(())
     }
 
@@ -183,21 +181,24 @@ impl ProxyHttp for Proxy {
     }
 
     async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
-        let request_id = exchange.request_id.clone();
-        let limits = exchange.limits.clone();
-        let Some(forwarding) = exchange.forwarding() else { return Ok(()) };
+        let Exchange { request_id, limits, state, .. } = exchange;
+        let State::Admitted(forwarding) = state else { return Ok(()) };
         if let Err(why) = incoming::accept(session, answer, &mut forwarding.interim) {
             let error = Error::explain(ErrorType::InvalidHTTPHeader, why.detail.to_string());
             forwarding.failed = Some(why);
             return Err(error.into_up());
         }
-        answer.set_version(http::Version::HTTP_11); // ours, whatever the upstream speaks (RFC 9110 §2.5)
-        respond::own(answer, &forwarding.admitted, forwarding.errand.upstream().signer.reserved(), &request_id)?;
-        if let Some(fields) = limits.as_ref().filter(|_| !answer.status.is_informational()) {
-            respond::say_limits(answer, fields)?;
+        let mut head = take_answer(answer);
+        head.version = http::Version::HTTP_11; // ours, whatever the upstream speaks (RFC 9110 §2.5)
+        respond::own(&mut head, &forwarding.admitted, forwarding.errand.upstream().signer.reserved(), request_id)?;
+        if let Some(fields) = limits.as_ref().filter(|_| !head.status.is_informational()) {
+            respond::say_limits(&mut head.headers, fields)?;
         }
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            respond::choose_subprotocol(session, &mut head.headers);
+        }
+        *answer = head.into();
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            respond::choose_subprotocol(session, answer)?;
             session.as_downstream_mut().set_read_timeout(None); // an idle WebSocket is no slow client
         } else if self.drain.begun().is_some() {
             session.set_keepalive(None); // the answer says so; to later requests the framework does

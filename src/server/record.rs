@@ -7,7 +7,7 @@ use super::accept::Connection;
 use super::exchange::{Exchange, State};
 use super::proxy::Proxy;
 use crate::admission::Admitted;
-use crate::clock;
+use crate::clock::{self, UnixTime};
 use crate::observe::audit;
 use crate::observe::metrics::{Outcome, seconds};
 use crate::observe::recent::{Event, Kind};
@@ -57,9 +57,10 @@ impl Proxy {
         let would_deny = admitted.and_then(Admitted::would_deny).map(|d| d.reason);
         self.metrics.tenant(tenant.map(|t| t.id.as_str())).count(outcome, would_deny);
         let stopped = outcome.reason().filter(|reason| *reason != Reason::ClientDisconnected);
+        let now = clock::read();
         let noted = stopped.map(|reason| (Kind::Stopped, reason)).or(would_deny.map(|reason| (Kind::WouldDeny, reason)));
         if let Some((kind, reason)) = noted
-            && let Ok(at) = clock::read()
+            && let Ok(at) = now
         {
             let detail = denied.or(admitted.and_then(Admitted::would_deny)).map_or("", |why| &*why.detail);
             let (tenant, request_id) = (tenant.map(|t| t.id.as_str()), exchange.request_id.as_str());
@@ -67,7 +68,7 @@ impl Proxy {
             self.metrics.recent.note(Event { at, kind, reason, detail, tenant, method, path, request_id });
         }
         if let Some(key) = admitted.and_then(|a| a.caller().verified()).map(|v| v.key())
-            && let Ok(now) = clock::read()
+            && let Ok(now) = now
         {
             key.usage.hit(now);
         }
@@ -80,7 +81,7 @@ impl Proxy {
         let latency = exchange.received.elapsed();
         if exchange.snapshot.settings.telemetry.is_some()
             && let Some(trace) = &exchange.trace
-            && let Ok(at) = clock::read()
+            && let Ok(at) = now
         {
             self.telemetry.ended(&Ended {
                 trace,
@@ -97,7 +98,8 @@ impl Proxy {
                 latency,
             });
         }
-        audit::record(&audit::Record {
+        self.journal.write(&audit::Record {
+            at: now.unwrap_or(UnixTime::EPOCH), // a clock that cannot be right says nothing
             request_id: &exchange.request_id,
             generation: exchange.snapshot.generation,
             tenant: tenant.map(|t| &**t),

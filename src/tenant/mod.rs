@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
 
 use crate::clock::UnixTime;
 use crate::limits::Limits;
@@ -174,13 +174,36 @@ impl Default for StreamRules {
     }
 }
 
-/// CORS names beyond the gateway's own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Request headers that any page may send, beside the tenants' own.
+const REQUEST_HEADERS: [&str; 4] = ["authorization", "content-type", "last-event-id", "traceparent"];
+/// Response headers that any page may read, beside its tenant's own.
+const RESPONSE_HEADERS: &str = "x-request-id, x-doorward-reason, www-authenticate, retry-after, ratelimit, ratelimit-policy";
+
+/// Header names that pages may send and read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorsNames {
-    /// Request headers that pages may send.
+    /// Request headers that pages may send, beyond the gateway's own.
     pub allow_headers: Vec<HeaderName>,
-    /// Response headers that pages may read.
-    pub expose_headers: Vec<HeaderName>,
+    /// Every response header that pages may read, as `Access-Control-Expose-Headers` lists them.
+    pub exposed: HeaderValue,
+}
+
+impl CorsNames {
+    /// These names, beside the gateway's own.
+    pub fn new(allow_headers: Vec<HeaderName>, expose_headers: &[HeaderName]) -> Self {
+        let names = std::iter::once(RESPONSE_HEADERS).chain(expose_headers.iter().map(HeaderName::as_str));
+        let exposed = if expose_headers.is_empty() { None } else { HeaderValue::try_from(names.collect::<Vec<_>>().join(", ")).ok() };
+        Self { allow_headers, exposed: exposed.unwrap_or(Self::EXPOSED) }
+    }
+
+    /// What a page may read where it is not known whose page it is.
+    pub const EXPOSED: HeaderValue = HeaderValue::from_static(RESPONSE_HEADERS);
+}
+
+impl Default for CorsNames {
+    fn default() -> Self {
+        Self::new(Vec::new(), &[])
+    }
 }
 
 /// One tenant.
@@ -261,7 +284,7 @@ pub struct Tenants {
     key_places: Vec<Place>,
     exact_origins: HashSet<Box<str>>,
     pattern_origins: Vec<OriginRule>,
-    request_headers: BTreeSet<String>,
+    request_headers: Option<HeaderValue>,
     endpoint_paths: Vec<(Endpoint, PathPattern)>,
 }
 
@@ -281,6 +304,7 @@ impl Tenants {
     /// The first [`Conflict`]: ids and embed keys are unique.
     pub fn new(list: Vec<Arc<Tenant>>) -> Result<Self, Conflict> {
         let mut all = Self::default();
+        let mut request_headers = BTreeSet::from(REQUEST_HEADERS.map(str::to_owned));
         for (index, tenant) in list.iter().enumerate() {
             if all.by_id.insert(tenant.id.clone(), Arc::clone(tenant)).is_some() {
                 return Err(Conflict::Id(index));
@@ -295,7 +319,11 @@ impl Tenants {
             }
             all.prints.insert(tenant.id.clone(), Prints::of(tenant));
             all.index(tenant);
+            let places = [&tenant.places.embed_key, &tenant.places.token, &tenant.places.asserted_id].into_iter().flatten();
+            let placed = places.filter_map(|place| if let Place::Header(name) = place { Some(name) } else { None });
+            request_headers.extend(placed.chain(&tenant.cors.allow_headers).map(|name| name.as_str().to_owned()));
         }
+        all.request_headers = HeaderValue::try_from(Vec::from_iter(request_headers).join(", ")).ok();
         all.list = list;
         Ok(all)
     }
@@ -321,10 +349,6 @@ impl Tenants {
                 self.endpoint_paths.push(path.clone());
             }
         }
-        let placed = [&places.embed_key, &places.token, &places.asserted_id].into_iter().flatten();
-        let placed = placed.filter_map(|place| if let Place::Header(name) = place { Some(name) } else { None });
-        let names = placed.chain(&tenant.cors.allow_headers).map(|name| name.as_str().to_owned());
-        self.request_headers.extend(names);
     }
 
     /// All tenants, in configuration order.
@@ -374,8 +398,8 @@ impl Tenants {
         self.exact_origins.contains(origin.as_str()) || self.pattern_origins.iter().any(|rule| rule.allows(origin))
     }
 
-    /// Request headers, lower case and sorted, that any tenant's page may send.
-    pub fn request_headers(&self) -> &BTreeSet<String> {
-        &self.request_headers
+    /// Request headers that any tenant's page may send, as `Access-Control-Allow-Headers` lists them: lower case and sorted.
+    pub fn request_headers(&self) -> Option<&HeaderValue> {
+        self.request_headers.as_ref()
     }
 }

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sha2::{Digest as _, Sha256};
 
 use super::first_eight;
-use crate::tls::Certificate;
+use crate::tls::{Certificate, Ending};
 
 /// TLS towards one upstream.
 pub struct ClientTls {
@@ -21,6 +21,8 @@ pub struct ClientTls {
     authorities: Vec<Vec<u8>>,
     /// Our own chain, leaf first, and its key, as DER.
     own: Option<(Vec<Vec<u8>>, Vec<u8>)>,
+    /// When our own certificate ends.
+    ending: Option<Ending>,
     /// Of all of the above: connections are shared by equal ones only.
     group: u64,
     /// What whoever connects made of it, so that it is made once.
@@ -43,7 +45,8 @@ impl ClientTls {
             part(key);
         }
         let group = first_eight(hash.finalize().into()).max(1); // 0 is what is not TLS
-        Self { server_name, authorities, own, group, prepared: OnceLock::new() }
+        let ending = own.as_ref().and_then(|(chain, _)| Ending::of(chain.first()?));
+        Self { server_name, authorities, own, ending, group, prepared: OnceLock::new() }
     }
 
     /// The name that certificates must be for, where it is not the address's host.
@@ -59,6 +62,11 @@ impl ClientTls {
     /// Our own chain, leaf first, and its key, as DER.
     pub fn own(&self) -> Option<(&[Vec<u8>], &[u8])> {
         self.own.as_ref().map(|(chain, key)| (chain.as_slice(), key.as_slice()))
+    }
+
+    /// When our own certificate ends, where there is one.
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
     }
 
     /// Another number for another name, authority, certificate or key: a connection that was made with one must not be used for

@@ -1,5 +1,5 @@
 //! Configurations as the manual prints them: each block of TOML loads, without a warning. One whose first line names a file is a
-//! whole one and runs with its page (`tests/e2e/pages.rs`); any other is laid over the least that every configuration has.
+//! whole one and runs with its page (`tests/e2e/pages.rs`); a part is laid over the least that every configuration has.
 
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,19 @@ fn lay(under: &mut Value, over: Value) {
     }
 }
 
+/// A part of a configuration, with the rest. A tenant of a list is the one that is there.
+fn completed(part: Table, place: &str) -> Value {
+    let mut whole: Value = toml::from_str::<Table>(LEAST).unwrap().into();
+    let mut part: Value = part.into();
+    if let Some(tenant) = part.get_mut("tenant").filter(|tenant| tenant.is_array()) {
+        let tenants = tenant.as_array().cloned().unwrap();
+        assert_eq!(tenants.len(), 1, "{place}: one tenant, or a file with a name");
+        *tenant = tenants[0].clone();
+    }
+    lay(&mut whole, part);
+    whole
+}
+
 fn pages(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
@@ -58,15 +71,11 @@ fn what_it_prints_as_configuration_loads() {
             }
             let place = page.display();
             let over: Table = block.parse().unwrap_or_else(|e| panic!("{place}: {e}"));
-            let mut whole: Value = toml::from_str::<Table>(LEAST).unwrap().into();
-            // A tenant of a list adds to the one that is there.
-            let mut over: Value = over.into();
-            if let Some(tenant) = over.get_mut("tenant").filter(|tenant| tenant.is_array()) {
-                let tenants = tenant.as_array().cloned().unwrap();
-                assert_eq!(tenants.len(), 1, "{place}: one tenant, or a file with a name");
-                *tenant = tenants[0].clone();
-            }
-            lay(&mut whole, over);
+            let whole = if ["server", "upstream", "assertion", "tenant"].iter().all(|key| over.contains_key(*key)) {
+                over.into()
+            } else {
+                completed(over, &format!("{place}"))
+            };
             let fixture = Fixture::new();
             let whole = supply(&fixture, &toml::to_string(&whole).unwrap());
             fixture.write("doorward.toml", &whole);

@@ -86,7 +86,7 @@ fn presets_say_what_their_vendors_do() {
     assert!(karta.places.tenant_name.iter().any(|place| matches!(place, Place::Path(_))));
     let halo = loaded("halo", SECRET);
     assert_eq!(halo.exempt_ids, ["anonymous"]);
-    assert_eq!(halo.cors.expose_headers, ["x-session-id", "x-agent-id"]);
+    assert!(halo.cors.exposed.to_str().unwrap().ends_with(", ratelimit-policy, x-session-id, x-agent-id"));
     assert!(halo.places.embed_key.contains(&Place::Bearer));
     let widgent = loaded("widgent", SECRET);
     assert_eq!(widgent.on_expired, OnExpired::Anonymous);

@@ -17,6 +17,7 @@ mod checks;
 mod cli;
 mod cors;
 mod demo;
+mod endings;
 mod faults;
 mod forward_auth;
 mod forwarding;

@@ -47,6 +47,12 @@ impl Authority {
         self.sign_as(names, names[0], ExtendedKeyUsagePurpose::ServerAuth, ended)
     }
 
+    /// The same, until the start of a year.
+    pub fn server_until(&self, names: &[&str], year: i32) -> Pair {
+        let ends = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        self.sign_as(names, names[0], ExtendedKeyUsagePurpose::ServerAuth, ends)
+    }
+
     /// A client's.
     pub fn client(&self, name: &str) -> Pair {
         self.sign(&[], name, ExtendedKeyUsagePurpose::ClientAuth)

@@ -3,14 +3,11 @@
 //! decides, or that it cannot know; it may never be wrong.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use doorward::admission::again::{self, Again};
 use doorward::admission::{Admitted, Decision};
-use doorward::clock::UnixTime;
 use doorward::observe::audit;
 use doorward::observe::metrics::Outcome;
 use doorward::observe::past;
@@ -18,8 +15,6 @@ use doorward::reason::Reason;
 use doorward::request::origin::Origin;
 use doorward::snapshot::Snapshot;
 use libtest_mimic::Trial;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::case::{self, Section};
 use crate::{exchange, files, fixture, trial};
@@ -155,65 +150,30 @@ fn record(section: &Section, snapshot: &Snapshot) -> Result<Option<String>, Stri
         Decision::NeedBody => return Err("the body was read".to_owned()),
     };
     let admitted: Option<&Admitted> = if let Decision::Forward(admitted) = &decision { Some(admitted) } else { None };
-    let lines = Lines::default();
-    let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_timer(At(section.at()?)).with_writer(lines.clone());
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-        audit::record(&audit::Record {
-            request_id: "r1",
-            generation: snapshot.generation,
-            tenant: tenant.map(|tenant| &**tenant),
-            rules: tenant.and_then(|tenant| snapshot.tenants.prints_of(&tenant.id)),
-            origin: Origin::of(&parts.headers).ok().flatten().map(Origin::as_str),
-            client: None,
-            client_certificate: None,
-            forward_auth: None,
-            method: parts.method.as_str(),
-            path: parts.uri.path(),
-            upgrade: parts.headers.contains_key(http::header::UPGRADE),
-            upstream: None,
-            status: None,
-            outcome,
-            denied,
-            admitted,
-            caller,
-            trace: None,
-            subject: &snapshot.settings.audit_subject,
-            latency: Duration::ZERO,
-        });
-    });
-    let bytes = lines.0.lock().unwrap().clone();
-    Ok(Some(String::from_utf8(bytes).unwrap()))
-}
-
-/// What a subscriber wrote.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-/// The case's own time.
-struct At(UnixTime);
-
-impl tracing_subscriber::fmt::time::FormatTime for At {
-    fn format_time(&self, to: &mut Writer<'_>) -> fmt::Result {
-        let at = jiff::Timestamp::from_millisecond(i64::try_from(self.0.millis()).map_err(|_| fmt::Error)?).map_err(|_| fmt::Error)?;
-        write!(to, "{at}")
-    }
+    let record = audit::Record {
+        at: section.at()?,
+        request_id: "r1",
+        generation: snapshot.generation,
+        tenant: tenant.map(|tenant| &**tenant),
+        rules: tenant.and_then(|tenant| snapshot.tenants.prints_of(&tenant.id)),
+        origin: Origin::of(&parts.headers).ok().flatten().map(Origin::as_str),
+        client: None,
+        client_certificate: None,
+        forward_auth: None,
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        upgrade: parts.headers.contains_key(http::header::UPGRADE),
+        upstream: None,
+        status: None,
+        outcome,
+        denied,
+        admitted,
+        caller,
+        trace: None,
+        subject: &snapshot.settings.audit_subject,
+        latency: Duration::ZERO,
+    };
+    let mut line = Vec::new();
+    record.write_to(&mut line).map_err(|error| error.to_string())?;
+    Ok(Some(String::from_utf8(line).map_err(|error| error.to_string())?))
 }

@@ -8,9 +8,8 @@ pub(super) mod line;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use http::header::HOST;
-use pingora::http::RequestHeader;
+use http::{HeaderMap, HeaderValue};
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
@@ -18,7 +17,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::reason::{Denied, Reason};
 use crate::request::RequestHead;
-use crate::request::forwarded::Client;
+use crate::request::forwarded::{self, Client};
 use crate::snapshot::Upstream;
 use crate::tenant::Place;
 use crate::upstream::address::{Address, At, Lease};
@@ -87,18 +86,18 @@ impl Errand {
     }
 
     /// What `Host` is to say, where it is not the client's; and whether that was changed.
-    pub(super) fn set_host(&self, request: &mut RequestHeader) -> Result<()> {
+    pub(super) fn set_host(&self, fields: &mut HeaderMap) -> Result<()> {
         let value = match (&self.upstream.settings.host, &self.lease) {
             (HostPolicy::Preserve, _) | (_, None) => return Ok(()),
             (HostPolicy::Name(name), _) => name.clone(),
             (HostPolicy::Address, Some(lease)) => host_of(lease.address().backend(), self.upstream.settings.tls.is_some())?,
         };
-        if !request.headers.contains_key("x-forwarded-host")
-            && let Some(asked) = request.headers.get_all(HOST).iter().next().cloned()
+        if let Some(asked) = fields.insert(HOST, value)
+            && !fields.contains_key(forwarded::HOST)
         {
-            request.insert_header("x-forwarded-host", asked)?;
+            fields.insert(forwarded::HOST, asked);
         }
-        request.insert_header(HOST, value)
+        Ok(())
     }
 
     /// A connection is there, new or used before.
