@@ -10,7 +10,7 @@ define timed
 echo "==> $(1): $$(( $$(date +%s) - started )) s, exit code $$status"; exit $$status
 endef
 
-.PHONY: help demo test deploy-test soak bench instructions check deny fuzz image release deps deps-test components
+.PHONY: help demo test deploy-test soak bench instructions check docs deny fuzz image release deps deps-test components
 
 help:
 	@echo "make demo    a signed-in page, a streaming agent and the gateway between them, until Ctrl-C"
@@ -18,6 +18,7 @@ help:
 	@echo "make deploy-test   what deploy/ ships, tried for real: every script of deploy/tests, those that make test has no time for too"
 	@echo "make soak    faults and mixed traffic for SOAK_MINUTES (default 10) and eight more, with a table at the end"
 	@echo "make check   formatting, clippy and documentation, warnings are errors; licences, banned crates, and advisories where they can be had"
+	@echo "make docs    the manual as a static book, under target/book"
 	@echo "make bench   CPU per request beside HAProxy, nginx and Envoy in one run, and criterion figures; BENCH='--rounds 2' and more"
 	@echo "make instructions   instructions of parse, decide, sign and record, counted by callgrind and compared with the last run"
 	@echo "make fuzz    properties and fuzz targets with FUZZ_CASES (default 200000) inputs each"
@@ -66,6 +67,10 @@ check: deps components
 	$(call timed,clippy,cargo clippy --locked --all-targets -- -D warnings)
 	$(call timed,doc,RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items)
 	$(call timed,supply chain,sh .ci/supply)
+
+docs:
+	$(call timed,deps,$(DEPS) docs)
+	$(call timed,docs,sh .ci/book/build)
 
 FUZZ_CASES ?= 200000
 fuzz: deps

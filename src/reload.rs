@@ -20,7 +20,7 @@ use crate::jwks::KeySets;
 use crate::observe::metrics::{LastReload, Metrics, Reload};
 use crate::observe::telemetry::Telemetry;
 use crate::revocations::Revocations;
-use crate::snapshot::{Listener, Live};
+use crate::snapshot::Live;
 
 /// How often files are looked at when no event came: bounds the reload delay on file systems without events.
 const LOOK: Duration = Duration::from_millis(500);
@@ -176,11 +176,8 @@ impl Reloader {
             }
         }
         let before = self.live.load().0;
-        let (old, new) = (&before.settings.server, &snapshot.settings.server);
-        let places = |listeners: &[Listener]| listeners.iter().map(|l| l.place.clone()).collect::<Vec<_>>();
-        let moved = places(&old.listeners) != places(&new.listeners);
-        let more = old.upgrade_socket != new.upgrade_socket;
-        if moved || more || (old.admin, old.probes, old.threads) != (new.admin, new.probes, new.threads) {
+        let left = before.settings.server.with_a_restart(&snapshot.settings.server);
+        if left.iter().any(|(_, changed)| *changed) {
             tracing::warn!("addresses and threads change with a restart or an upgrade only; the rest of the new configuration is in force");
         }
         snapshot.upstreams.take_over(&before.upstreams);

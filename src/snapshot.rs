@@ -68,7 +68,7 @@ impl Listener {
     }
 }
 
-/// `[server]`. Only addresses, threads and `upgrade_socket` need a restart.
+/// `[server]`. [`with_a_restart`](Self::with_a_restart) knows what a reload leaves as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
     /// Where clients connect: `listen` first, then every `[[server.listener]]`.
@@ -95,6 +95,20 @@ pub struct ServerSettings {
     pub upgrade_socket: Option<PathBuf>,
     /// `[server.limits]`.
     pub limits: ServerLimits,
+}
+
+impl ServerSettings {
+    /// What a reload leaves as it was, since it belongs to the process: keys, and whether `next` has another value there.
+    pub fn with_a_restart(&self, next: &Self) -> [(&'static [&'static str], bool); 5] {
+        let places = |settings: &Self| settings.listeners.iter().map(|l| l.place.clone()).collect::<Vec<_>>();
+        [
+            (&["listen", "listener.address", "listener.unix", "listener.mode"], places(self) != places(next)),
+            (&["admin"], self.admin != next.admin),
+            (&["probes"], self.probes != next.probes),
+            (&["threads"], self.threads != next.threads),
+            (&["upgrade_socket"], self.upgrade_socket != next.upgrade_socket),
+        ]
+    }
 }
 
 /// `[server.limits]`: what any client may take of the process (`threats` 30).

@@ -10,7 +10,11 @@ mod directory;
 mod examples;
 #[path = "config/golden.rs"]
 mod golden;
+#[path = "config/manual.rs"]
+mod manual;
 #[path = "config/presets.rs"]
 mod presets;
+#[path = "config/reference.rs"]
+mod reference;
 #[path = "config/rules.rs"]
 mod rules;

@@ -51,6 +51,6 @@ python3 -B "$repo/deploy/tests/signers.py" "$gateway" "$upstream" "$host" "$work
 
 # The command of the README as printed.
 ln -s "$doorward" "$work/doorward"
-command=$(awk '/^```sh$/ { block++; next } /^```$/ && block == 2 { exit } block == 2' "$repo/deploy/examples/README.md")
+command=$(awk '/^```sh / { block++; next } /^```$/ && block == 2 { exit } block == 2' "$repo/deploy/examples/README.md")
 said=$(cd "$repo/deploy/examples" && PATH=$work:$PATH PYTHONDONTWRITEBYTECODE=1 bash -euo pipefail -c "$command" 2>&1) || fail "$command: $said"
 case $said in *user_123*) say "the README's command signs a token that is good" ;; *) fail "$command: $said" ;; esac

@@ -18,7 +18,7 @@ while IFS= read -r command; do
     grep -q "$count vectors" "$work/output" || fail "$command: ran fewer than $count vectors: $(cat "$work/output")"
     say "$command: $count vectors"
     ran=$((ran + 1))
-done < <(awk '/^```sh$/ { block++; next } /^```$/ { if (block) exit } block == 1' "$examples/README.md")
+done < <(awk '/^```sh / { block++; next } /^```$/ { if (block) exit } block == 1' "$examples/README.md")
 [ "$ran" = 4 ] || fail "the README prints $ran commands, not one for each of four languages"
 
 # What these vectors are worth: a verifier that lacks any one of its refusals fails them.

@@ -9,6 +9,7 @@ use super::KeyInUse;
 use super::diagnostic::{Code, Diagnostic, Site};
 use super::field::{Complaint, Id, Word};
 use super::header::{AnyHeader, OwnHeader};
+use super::known::Shown;
 use super::material;
 use super::once::Sharing;
 use super::server::duration;
@@ -112,6 +113,12 @@ impl Word for Visible {
             return Ok(Self(text.to_owned()));
         }
         Err(Complaint::new(Code::BadValue, "cannot stand in a header").help("write 1 to 256 visible ASCII characters without spaces"))
+    }
+}
+
+impl Shown for Visible {
+    fn shown(&self) -> String {
+        format!("\"{}\"", self.0)
     }
 }
 

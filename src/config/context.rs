@@ -2,11 +2,12 @@
 //! stand once. Each is noted with the file that was being read (its *scope*): on reload, a tenant file's problems are its own.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::diagnostic::{Code, Diagnostic, Document, Severity, Site};
+use super::known::Key;
 use super::once::{Claim, Sharing, Thing};
 use super::watched::{Files, Held};
 use super::{KeyInUse, UsageOf};
@@ -24,7 +25,7 @@ pub(super) struct Context<'u> {
     scope: Cell<usize>,
     problems: RefCell<Vec<(usize, Diagnostic)>>,
     files: RefCell<Files>,
-    known: RefCell<BTreeSet<String>>,
+    known: RefCell<BTreeMap<String, Key>>,
     claims: RefCell<Vec<Claim>>,
     in_use: RefCell<Vec<(usize, KeyInUse)>>,
 }
@@ -34,7 +35,7 @@ pub(super) struct Gathered {
     /// In file order, each with its scope.
     pub(super) problems: Vec<(usize, Diagnostic)>,
     pub(super) files: Files,
-    pub(super) known: BTreeSet<String>,
+    pub(super) known: BTreeMap<String, Key>,
     /// In reading order, each with its scope.
     pub(super) in_use: Vec<(usize, KeyInUse)>,
 }
@@ -66,11 +67,14 @@ impl<'u> Context<'u> {
         self.problems.borrow_mut().push((self.scope.get(), diagnostic));
     }
 
-    /// Records that a key exists.
-    pub(super) fn known(&self, path: &str) {
+    /// Records that a key exists, and what it takes.
+    pub(super) fn known(&self, path: &str, key: Key) {
         let mut known = self.known.borrow_mut();
-        if !known.contains(path) {
-            known.insert(path.to_owned());
+        match known.get_mut(path) {
+            Some(before) => before.learn(key),
+            None => {
+                known.insert(path.to_owned(), key);
+            }
         }
     }
 

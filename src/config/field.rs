@@ -10,6 +10,7 @@ use toml::de::DeValue;
 use url::{Host, Url};
 
 use super::diagnostic::{Code, Diagnostic, Site};
+use super::known::Shown;
 use super::suggest::{nearest, one_of};
 use crate::assertion::{KeyAlgorithm, Scheme};
 use crate::clock::UnixTime;
@@ -63,6 +64,10 @@ impl Complaint {
 pub(super) trait Field: Sized {
     /// How such a value is written.
     const EXAMPLE: &'static str;
+    /// What is wanted, after "wants".
+    const WANTED: &'static str;
+    /// Every word that is taken, where there are no others.
+    const WORDS: &'static [&'static str] = &[];
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint>;
 }
@@ -72,12 +77,16 @@ pub(super) trait Word: Sized {
     const EXAMPLE: &'static str;
     /// What is wanted, after "wants".
     const WANTED: &'static str = "a string";
+    /// Every word that is taken, where there are no others.
+    const WORDS: &'static [&'static str] = &[];
 
     fn parse(text: &str) -> Result<Self, Complaint>;
 }
 
 impl<T: Word> Field for T {
     const EXAMPLE: &'static str = T::EXAMPLE;
+    const WANTED: &'static str = T::WANTED;
+    const WORDS: &'static [&'static str] = T::WORDS;
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint> {
         match value {
@@ -106,17 +115,19 @@ fn wrong_type(wanted: &str, value: &DeValue<'_>) -> Complaint {
 
 impl Field for bool {
     const EXAMPLE: &'static str = "true";
+    const WANTED: &'static str = "true or false";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint> {
-        value.as_bool().ok_or_else(|| wrong_type("true or false", value).help("write true or false, without quotes"))
+        value.as_bool().ok_or_else(|| wrong_type(Self::WANTED, value).help("write true or false, without quotes"))
     }
 }
 
 impl Field for u64 {
     const EXAMPLE: &'static str = "1";
+    const WANTED: &'static str = "an integer";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint> {
-        let integer = value.as_integer().ok_or_else(|| wrong_type("an integer", value).help("write a number without quotes"))?;
+        let integer = value.as_integer().ok_or_else(|| wrong_type(Self::WANTED, value).help("write a number without quotes"))?;
         let parsed = u64::from_str_radix(integer.as_str(), integer.radix());
         parsed.map_err(|_| Complaint::new(Code::OutOfRange, "wants a number from 0 to 2^64 - 1"))
     }
@@ -124,9 +135,10 @@ impl Field for u64 {
 
 impl Field for Vec<String> {
     const EXAMPLE: &'static str = "[\"one\"]";
+    const WANTED: &'static str = "a list of strings";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint> {
-        let wrong = |found| wrong_type("a list of strings", found).help(format!("write it like {}", <Self as Field>::EXAMPLE));
+        let wrong = |found| wrong_type(Self::WANTED, found).help(format!("write it like {}", <Self as Field>::EXAMPLE));
         let DeValue::Array(elements) = value else { return Err(wrong(value)) };
         elements.iter().map(|e| e.get_ref().as_str().map(str::to_owned).ok_or_else(|| wrong(e.get_ref()))).collect()
     }
@@ -134,12 +146,13 @@ impl Field for Vec<String> {
 
 impl Field for Duration {
     const EXAMPLE: &'static str = "\"30s\"";
+    const WANTED: &'static str = "a duration";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint> {
         match value {
             DeValue::String(text) => duration(text),
             DeValue::Integer(number) => Err(no_unit(number.as_str(), "s")),
-            other => Err(wrong_type("a duration", other).help("write it like \"250ms\", \"30s\", \"5m\" or \"1h\"")),
+            other => Err(wrong_type(Self::WANTED, other).help("write it like \"250ms\", \"30s\", \"5m\" or \"1h\"")),
         }
     }
 }
@@ -164,6 +177,7 @@ pub(super) struct Bytes(pub(super) u64);
 
 impl Field for Bytes {
     const EXAMPLE: &'static str = "\"1MiB\"";
+    const WANTED: &'static str = "a size";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint> {
         let help = "write it like \"64KiB\" or \"1MiB\"";
@@ -174,19 +188,20 @@ impl Field for Bytes {
                 size.map(|s| Self(s.as_u64())).ok_or_else(|| Complaint::new(Code::BadValue, "is not a size").help(help))
             }
             DeValue::Integer(number) => Err(no_unit(number.as_str(), "B")),
-            other => Err(wrong_type("a size", other).help(help)),
+            other => Err(wrong_type(Self::WANTED, other).help(help)),
         }
     }
 }
 
 impl Field for UnixTime {
     const EXAMPLE: &'static str = "2026-11-20T12:00:00Z";
+    const WANTED: &'static str = "a time";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint> {
         let text = match value {
             DeValue::Datetime(time) => time.to_string(),
             DeValue::String(text) => text.to_string(),
-            other => return Err(wrong_type("a time", other).help("write it like 2026-11-20T12:00:00Z (RFC 3339)")),
+            other => return Err(wrong_type(Self::WANTED, other).help("write it like 2026-11-20T12:00:00Z (RFC 3339)")),
         };
         let time: Option<jiff::Timestamp> = text.parse().ok();
         let millis = time.and_then(|t| u64::try_from(t.as_millisecond()).ok()).map(Self::from_millis);
@@ -428,17 +443,26 @@ impl Word for http::Method {
     }
 }
 
-/// Implements [`Word`] for a type whose values have names.
+/// Implements [`Word`] and [`Shown`] for a type whose values have names.
 macro_rules! choices {
     ($($of:ty, $example:literal: $($word:literal => $value:expr),+;)*) => {$(
         impl Word for $of {
             const EXAMPLE: &'static str = $example;
+            const WORDS: &'static [&'static str] = &[$($word),+];
 
             fn parse(text: &str) -> Result<Self, Complaint> {
                 match text {
                     $($word => Ok($value),)+
-                    _ => Err(unknown_word(text, &[$($word),+])),
+                    _ => Err(unknown_word(text, <Self as Word>::WORDS)),
                 }
+            }
+        }
+
+        impl Shown for $of {
+            fn shown(&self) -> String {
+                let known = [$(($word, $value)),+];
+                let word = known.into_iter().find(|(_, value)| value == self).map_or("", |(word, _)| word);
+                format!("\"{word}\"")
             }
         }
     )*};

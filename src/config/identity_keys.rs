@@ -12,7 +12,7 @@ use super::diagnostic::{Code, Diagnostic, Site};
 use super::field::{Id, IssuerUrl, TokenAlgorithm, unknown_word};
 use super::material;
 use super::once::{Sharing, Thing};
-use super::server::duration;
+use super::server::duration_within;
 use super::table::{Located, Table};
 use crate::clock::UnixTime;
 use crate::secret::Encoding;
@@ -103,7 +103,7 @@ fn one(entry: &Table<'_>, id: &str, shared: &Shared<'_>) -> (Vec<IdentityKey>, O
     let whose = format!("key {id} of tenant {}", shared.tenant);
     // Asked for on every path, so that they are known keys wherever they stand.
     entry.get::<Encoding>("encoding");
-    let refresh = entry.get::<Duration>("refresh").map(|_| duration(entry, "refresh", REFRESH, Duration::from_secs(1)..=DAY));
+    let refresh = duration_within(entry, "refresh", Duration::from_secs(1)..=DAY);
     entry.get::<String>("ca");
     if written.len() != 1 {
         entry.get::<super::field::EnvName>("env");

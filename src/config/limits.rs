@@ -7,7 +7,7 @@ use http::Method;
 
 use super::diagnostic::{Code, Diagnostic, Site};
 use super::field::Id;
-use super::server::{duration, number};
+use super::server::{duration, number_within};
 use super::table::Table;
 use crate::limits::{Limits, Per, Quota, Rule};
 use crate::request::path::PathPattern;
@@ -33,7 +33,7 @@ pub(super) fn limits(tenant: &Table<'_>) -> Limits {
         sites.push(site);
     }
     let anonymous = tenant.table("anonymous");
-    let per_day = anonymous.get::<u64>("requests_per_day").map(|_| number(&anonymous, "requests_per_day", 1, 1..=1_000_000_000));
+    let per_day = number_within(&anonymous, "requests_per_day", 1..=1_000_000_000);
     anonymous.finish();
     Limits { rules, anonymous_per_day: per_day.and_then(|n| NonZeroU64::new(n as u64)) }
 }
@@ -44,10 +44,9 @@ fn rule(table: &Table<'_>, earlier: &[Rule]) -> Option<(Rule, Site)> {
     let name = table.get::<Id>("name");
     let path = table.get::<PathPattern>("path").map(|path| path.value);
     let methods = table.list::<Method>("methods").unwrap_or_default().into_iter().map(|m| m.value).collect();
-    let count = |key, default| NonZeroU32::new(u32::try_from(number(table, key, default, 1..=MOST)).unwrap_or(1));
-    let asked = table.need::<u64>("requests").map(|_| number(table, "requests", 1, 1..=MOST));
+    let asked = table.need::<u64>("requests").map(|_| number_within(table, "requests", 1..=MOST).unwrap_or(1));
     let period = duration(table, "period", MINUTE, Duration::from_secs(1)..=24 * 60 * MINUTE);
-    let burst = count("burst", asked.unwrap_or(1));
+    let burst = number_within(table, "burst", 1..=MOST).or(asked).and_then(|burst| NonZeroU32::new(u32::try_from(burst).ok()?));
     table.finish();
     let (per, requests) = (per?.value, u32::try_from(asked?).ok().and_then(NonZeroU32::new)?);
     let site = name.as_ref().map_or_else(|| table.site(), |name| name.site.clone());

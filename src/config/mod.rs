@@ -11,6 +11,7 @@ pub mod diagnostic;
 mod field;
 mod header;
 mod identity_keys;
+pub mod known;
 mod limits;
 mod listeners;
 mod material;
@@ -30,7 +31,7 @@ mod upstream;
 mod upstreams;
 pub mod watched;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -63,8 +64,8 @@ pub struct Loaded {
     pub keys: Vec<KeyInUse>,
     /// Tenant files that are not part of it: empty but on [`reload`].
     pub refused: Vec<RefusedFile>,
-    /// The path of every key that was asked for, such as `server.listen`: what the annotated example must show.
-    pub known: BTreeSet<String>,
+    /// Every key that was asked for, by its path, such as `server.listen`: what the annotated example must show.
+    pub known: BTreeMap<String, known::Key>,
 }
 
 /// A key in use, without its material.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::diagnostic::{Code, Diagnostic, Site};
-use super::server::duration;
+use super::server::duration_within;
 use super::table::Table;
 use super::tenant::{named_upstream, words};
 use super::upstreams::Names;
@@ -64,7 +64,7 @@ fn rule(table: &Table<'_>, path: Option<PathPattern>, methods: Vec<Method>, forw
     let only_a_way = silent && table.writes("upstream") && !table.writes("require");
     let require = if silent && !only_a_way { table.need::<Level>("require") } else { table.get::<Level>("require") };
     let require = require.map_or(Level::Verified, |r| r.value);
-    let max_age = table.get::<Duration>("max_age").map(|_| duration(table, "max_age", 300 * SECOND, SECOND..=2_592_000 * SECOND));
+    let max_age = duration_within(table, "max_age", SECOND..=2_592_000 * SECOND);
     let aal = words(table, "aal");
     for key in ["max_age", "aal"].into_iter().filter(|key| (only_a_way || require != Level::SteppedUp) && table.writes(key)) {
         let title = format!("`{key}` does nothing unless the route requires \"stepped_up\"");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::KeyInUse;
 use super::diagnostic::{Code, Diagnostic};
 use super::field::{Bytes, HostName, SubjectWord};
+use super::known::{Form, Key, Shown};
 use super::material::shared_secret;
 use super::once::Sharing;
 use super::table::{Located, Table};
@@ -61,10 +62,10 @@ fn server(table: &Table<'_>) -> ServerSettings {
     let settings = ServerSettings {
         listeners: listen.map(|l| Listener::plain(l.value)).into_iter().chain(more.into_iter().map(|l| l.value)).collect(),
         trusted,
-        admin: admin.map_or(ADMIN, |a| a.value),
+        admin: table.or("admin", ADMIN),
         admin_hosts: table.list::<HostName>("admin_hosts").unwrap_or_default().into_iter().map(|host| host.value.0).collect(),
         probes: probes.map(|p| p.value),
-        threads: number(table, "threads", cores, 1..=1024),
+        threads: number_within(table, "threads", 1..=1024).unwrap_or(cores),
         body_hold: size(table, "body_hold", 1024 * 1024, 1024..=64 * 1024 * 1024),
         body_timeout: duration(table, "body_timeout", Duration::from_secs(10), Duration::from_millis(1)..=10 * MINUTE),
         grace: duration(table, "grace", Duration::from_secs(25), Duration::ZERO..=DAY),
@@ -160,41 +161,41 @@ fn revocations(root: &Table<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-/// A duration within bounds.
+/// A duration within bounds, or what stands for it.
 pub(super) fn duration(table: &Table<'_>, key: &'static str, default: Duration, bounds: RangeInclusive<Duration>) -> Duration {
-    let Some(found) = table.get::<Duration>(key) else { return default };
-    let shown = |d: &Duration| format!("\"{}\"", humantime::format_duration(*d));
-    within(table, key, found, &bounds, shown).unwrap_or(default)
+    bounded(table, key, Some(&default), &bounds).unwrap_or(default)
+}
+
+/// A duration within bounds, where there is one.
+pub(super) fn duration_within(table: &Table<'_>, key: &'static str, bounds: RangeInclusive<Duration>) -> Option<Duration> {
+    bounded(table, key, None, &bounds)
 }
 
 fn size(table: &Table<'_>, key: &'static str, default: usize, bounds: RangeInclusive<u64>) -> usize {
-    let Some(found) = table.get::<Bytes>(key) else { return default };
-    let shown = |b: &Bytes| {
-        let (kib, mib) = (b.0 / 1024, b.0 / (1024 * 1024));
-        if mib > 0 { format!("\"{mib}MiB\"") } else { format!("\"{kib}KiB\"") }
-    };
     let bounds = Bytes(*bounds.start())..=Bytes(*bounds.end());
-    within(table, key, found, &bounds, shown).and_then(|b| usize::try_from(b.0).ok()).unwrap_or(default)
+    let found = bounded(table, key, Some(&Bytes(default as u64)), &bounds);
+    found.and_then(|b| usize::try_from(b.0).ok()).unwrap_or(default)
 }
 
-/// A number within bounds.
+/// A number within bounds, or what stands for it.
 pub(super) fn number(table: &Table<'_>, key: &'static str, default: usize, bounds: RangeInclusive<u64>) -> usize {
-    let Some(found) = table.get::<u64>(key) else { return default };
-    within(table, key, found, &bounds, u64::to_string).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+    bounded(table, key, Some(&(default as u64)), &bounds).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
 }
 
-fn within<T: PartialOrd>(
-    table: &Table<'_>,
-    key: &str,
-    found: Located<T>,
-    bounds: &RangeInclusive<T>,
-    shown: impl Fn(&T) -> String,
-) -> Option<T> {
+/// A number within bounds, where there is one.
+pub(super) fn number_within(table: &Table<'_>, key: &'static str, bounds: RangeInclusive<u64>) -> Option<usize> {
+    bounded(table, key, None, &bounds).and_then(|n| usize::try_from(n).ok())
+}
+
+fn bounded<T: Shown + PartialOrd>(table: &Table<'_>, key: &'static str, default: Option<&T>, bounds: &RangeInclusive<T>) -> Option<T> {
+    let ends = (bounds.start().shown(), bounds.end().shown());
+    table.note(key, Key { default: default.map(Shown::shown), bounds: Some(ends), ..Key::of::<T>(Form::One) });
+    let found = table.value::<T>(key)?;
     if bounds.contains(&found.value) {
         return Some(found.value);
     }
-    let title = format!("`{}` is outside {} to {}", table.full(key), shown(bounds.start()), shown(bounds.end()));
+    let title = format!("`{}` is outside {} to {}", table.full(key), bounds.start().shown(), bounds.end().shown());
     let near = if found.value < *bounds.start() { bounds.start() } else { bounds.end() };
-    table.report(Diagnostic::new(Code::OutOfRange, found.site, title).help(format!("the nearest that works is {}", shown(near))));
+    table.report(Diagnostic::new(Code::OutOfRange, found.site, title).help(format!("the nearest that works is {}", near.shown())));
     None
 }

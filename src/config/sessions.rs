@@ -81,6 +81,7 @@ struct AnyValue(Value);
 
 impl Field for AnyValue {
     const EXAMPLE: &'static str = "\"#1a73e8\"";
+    const WANTED: &'static str = "any value";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint> {
         let reader = ValueDeserializer::from(toml::Spanned::new(0..0, value.clone()));

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::context::Context;
 use super::diagnostic::{Code, Diagnostic, Document, Site};
 use super::field::{Complaint, Field, kind_of};
+use super::known::{Form, Key, Shown};
 use super::suggest::nearest;
 
 /// A value and where it stands.
@@ -160,11 +161,15 @@ impl<'t> Table<'t> {
         below(&self.path, key)
     }
 
+    /// Notes what a key takes.
+    pub(super) fn note(&self, key: &'static str, what: Key) {
+        self.cx.known(&below(&self.known, key), what);
+    }
+
     fn find(&self, key: &'static str) -> Option<Item<'t>> {
         let path = self.full(key);
         if !self.asked.borrow().contains(&key) {
             self.asked.borrow_mut().push(key);
-            self.cx.known(&below(&self.known, key));
         }
         let (document, value) = self.layers.iter().find_map(|layer| Some((layer.document, layer.table.get(key)?)))?;
         Some(Item { document, value, path })
@@ -172,16 +177,24 @@ impl<'t> Table<'t> {
 
     /// The value of a key that may be absent.
     pub(super) fn get<T: Field>(&self, key: &'static str) -> Option<Located<T>> {
+        self.note(key, Key::of::<T>(Form::One));
+        self.value(key)
+    }
+
+    /// The same for a key that was noted.
+    pub(super) fn value<T: Field>(&self, key: &'static str) -> Option<Located<T>> {
         self.find(key)?.read(self.cx)
     }
 
     /// The value of a key that may be absent, or what stands for it.
-    pub(super) fn or<T: Field>(&self, key: &'static str, default: T) -> T {
-        self.get(key).map_or(default, |found| found.value)
+    pub(super) fn or<T: Shown>(&self, key: &'static str, default: T) -> T {
+        self.note(key, Key { default: Some(default.shown()), ..Key::of::<T>(Form::One) });
+        self.value(key).map_or(default, |found| found.value)
     }
 
     /// The value of a key that must be there.
     pub(super) fn need<T: Field>(&self, key: &'static str) -> Option<Located<T>> {
+        self.note(key, Key { required: true, ..Key::of::<T>(Form::One) });
         let Some(item) = self.find(key) else {
             if self.misshapen {
                 return None;
@@ -197,6 +210,7 @@ impl<'t> Table<'t> {
 
     /// A list's elements; `None` where the key is absent.
     pub(super) fn list<T: Field>(&self, key: &'static str) -> Option<Vec<Located<T>>> {
+        self.note(key, Key::of::<T>(Form::List));
         let item = self.find(key)?;
         let DeValue::Array(elements) = item.value.get_ref() else {
             let example = format!("write a list: {key} = [{}]", T::EXAMPLE);
@@ -209,6 +223,11 @@ impl<'t> Table<'t> {
 
     /// A table inside this one, its inherited keys under its own. Where there is none, one without keys.
     pub(super) fn table(&self, key: &'static str) -> Table<'t> {
+        self.note(key, Key::table(Form::Table));
+        self.inner(key)
+    }
+
+    fn inner(&self, key: &'static str) -> Table<'t> {
         let mut site = None;
         let mut layers = Vec::new();
         self.find(key);
@@ -231,7 +250,8 @@ impl<'t> Table<'t> {
 
     /// The tables of a table whose keys are the operator's own, such as `[upstreams.NAME]`, each a table like `known`.
     pub(super) fn named(&self, key: &'static str, known: &str) -> Vec<(Located<String>, Table<'t>)> {
-        let inner = self.table(key);
+        self.note(key, Key::table(Form::Entries));
+        let inner = self.inner(key);
         let mut tables = Vec::new();
         for layer in &inner.layers {
             for (name, value) in layer.table.iter() {
@@ -252,6 +272,7 @@ impl<'t> Table<'t> {
 
     /// The tables of a list such as `[[tenant]]`.
     pub(super) fn tables(&self, key: &'static str) -> Vec<Table<'t>> {
+        self.note(key, Key::table(Form::Tables));
         let Some(item) = self.find(key) else { return Vec::new() };
         let DeValue::Array(elements) = item.value.get_ref() else {
             self.report(wrong("a list of tables", &item).help(format!("write [[{}]], or {key} = [{{ … }}]", item.path)));
@@ -275,7 +296,8 @@ impl<'t> Table<'t> {
 
     /// The entries of a table whose keys are the operator's own, such as `[upstream.headers]`.
     pub(super) fn entries<T: Field>(&self, key: &'static str) -> Vec<(Located<String>, Located<T>)> {
-        let inner = self.table(key);
+        self.note(key, Key::of::<T>(Form::Entries));
+        let inner = self.inner(key);
         let mut seen: Vec<&str> = Vec::new();
         let mut entries = Vec::new();
         for layer in &inner.layers {

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::diagnostic::{Code, Diagnostic};
 use super::field::{Complaint, Field, Word, kind_of};
+use super::known::Shown;
 use super::material;
 use super::table::Table;
 use crate::request::trace::SampleRatio;
@@ -19,7 +20,7 @@ const TRACES: &str = "/v1/traces";
 pub(super) fn telemetry(table: &Table<'_>) -> Option<TelemetrySettings> {
     let endpoint = table.get::<Endpoint>("endpoint");
     let service_name = table.or("service_name", "doorward".to_owned());
-    let sample_ratio = table.get::<SampleRatio>("sample_ratio").map(|ratio| ratio.value).or_else(|| SampleRatio::new(1.0))?;
+    let sample_ratio = SampleRatio::new(table.or("sample_ratio", Share(1.0)).0)?;
     let ca = material::authorities(table, "ca", "write a PEM file with the certificates that sign the collector's");
     table.finish();
     if !table.seems_to_write("endpoint") {
@@ -59,8 +60,18 @@ impl Word for Endpoint {
     }
 }
 
-impl Field for SampleRatio {
+/// A number from 0 to 1.
+struct Share(f64);
+
+impl Shown for Share {
+    fn shown(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+impl Field for Share {
     const EXAMPLE: &'static str = "0.1";
+    const WANTED: &'static str = "a number from 0 to 1";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Complaint> {
         let number: Option<f64> = match value {
@@ -71,8 +82,8 @@ impl Field for SampleRatio {
                 return Err(complaint.help("write a number from 0 to 1, like 0.1, without quotes"));
             }
         };
-        let ratio = number.and_then(Self::new);
-        ratio.ok_or_else(|| {
+        let share = number.filter(|number| SampleRatio::new(*number).is_some());
+        share.map(Self).ok_or_else(|| {
             Complaint::new(Code::OutOfRange, "is outside 0 to 1").help("write the share of traces that is sampled, like 0.1")
         })
     }

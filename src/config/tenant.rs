@@ -7,8 +7,9 @@ use super::diagnostic::{Code, Diagnostic, Site};
 use super::field::{BodyIds, Complaint, ExpiryRequired, Field, Id, unknown_word};
 use super::header::PageHeader;
 use super::identity_keys::{self, Shared};
+use super::known::Shown;
 use super::preset::{self, Preset};
-use super::server::duration;
+use super::server::{duration, duration_within};
 use super::suggest::{nearest, one_of};
 use super::table::Table;
 use super::upstreams::Names;
@@ -75,8 +76,8 @@ pub(super) fn tenant<'t>(own: Table<'t>, presets: &'t [Preset], upstreams: &Name
         streams: sessions::streams(&table),
         limits: limits::limits(&table),
     };
-    let unsaid = if table.writes("body_ids") { BodyIds::Unchecked } else { BodyIds::Checked }; // a word that is none was reported
-    let body_ids = table.or("body_ids", unsaid);
+    let body_ids = table.or("body_ids", BodyIds::Checked);
+    let body_ids = if table.writes("body_ids") && table.word("body_ids") != Some("checked") { BodyIds::Unchecked } else { body_ids }; // a word that is none was reported
     table.finish();
     warn(&table, &tenant);
     Read { tenant, body_ids, id_site, key_sites }
@@ -146,12 +147,22 @@ struct ForwardWord(Forward);
 
 impl Field for ForwardWord {
     const EXAMPLE: &'static str = "\"all\"";
+    const WANTED: &'static str = "\"all\" or a list of strings";
 
     fn read(value: &toml::de::DeValue<'_>) -> Result<Self, Complaint> {
         match value.as_str() {
             Some("all") => Ok(Self(Forward::All)),
             Some(other) => Err(unknown_word(other, &["all"]).help("write \"all\" or a list of claims, like [\"email\"]")),
             None => Vec::<String>::read(value).map(|names| Self(Forward::Only(names))),
+        }
+    }
+}
+
+impl Shown for ForwardWord {
+    fn shown(&self) -> String {
+        match &self.0 {
+            Forward::All => "\"all\"".to_owned(),
+            Forward::Only(names) => format!("{names:?}"),
         }
     }
 }
@@ -167,7 +178,7 @@ fn claims(tenant: &Table<'_>) -> ClaimRules {
     let rules = ClaimRules {
         subject: if subject.is_empty() { default.subject } else { subject },
         expiry_required: table.or("expiry", ExpiryRequired(default.expiry_required)).0,
-        max_lifetime: table.get::<Duration>("max_lifetime").map(|_| duration(&table, "max_lifetime", DAY, SECOND..=3650 * DAY)),
+        max_lifetime: duration_within(&table, "max_lifetime", SECOND..=3650 * DAY),
         leeway: duration(&table, "leeway", default.leeway, Duration::ZERO..=600 * SECOND),
         issuers: words(&table, "issuers"),
         audiences: words(&table, "audiences"),

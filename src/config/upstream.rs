@@ -9,9 +9,10 @@ use http::HeaderValue;
 
 use super::diagnostic::{Code, Diagnostic, Site};
 use super::field::{BalanceWord, Complaint, HostPort, Word};
+use super::known::Shown;
 use super::listeners::LONGEST_SOCKET_PATH;
 use super::places::HeadPlace;
-use super::server::{DAY, MINUTE, duration, number};
+use super::server::{DAY, MINUTE, duration, duration_within, number};
 use super::table::{Located, Table};
 use crate::clock;
 use crate::request::path::Path;
@@ -119,7 +120,7 @@ fn timeouts(table: &Table<'_>) -> Timeouts {
     let read = duration(table, "read_timeout", 5 * MINUTE, bounds());
     Timeouts {
         connect: duration(table, "connect_timeout", 5 * SECOND, bounds()),
-        first_byte: duration(table, "first_byte_timeout", read, bounds()),
+        first_byte: duration_within(table, "first_byte_timeout", bounds()).unwrap_or(read),
         read,
         write: duration(table, "write_timeout", MINUTE, bounds()),
         total: duration(table, "total_timeout", 30 * MINUTE, bounds()),
@@ -147,6 +148,16 @@ impl Word for HostWord {
                     Complaint::new(Code::BadValue, "is not a host").help(help)
                 })
             }
+        }
+    }
+}
+
+impl Shown for HostWord {
+    fn shown(&self) -> String {
+        match &self.0 {
+            HostPolicy::Preserve => "\"preserve\"".to_owned(),
+            HostPolicy::Address => "\"upstream\"".to_owned(),
+            HostPolicy::Name(name) => format!("{name:?}"),
         }
     }
 }

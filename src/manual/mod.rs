@@ -1,5 +1,14 @@
 //! The manual: what operators and backend authors need, beside the code that does it.
 
+#[doc = include_str!("quick-start.md")]
+pub mod quick_start {}
+
+#[doc = include_str!("concepts.md")]
+pub mod concepts {}
+
+#[doc = include_str!("configuration.md")]
+pub mod configuration {}
+
 #[doc = include_str!("reasons.md")]
 pub mod reasons {}
 
@@ -25,7 +34,19 @@ pub mod streams {}
 pub mod browser {}
 
 #[doc = include_str!("vendors.md")]
-pub mod vendors {}
+pub mod vendors {
+    #[doc = include_str!("vendors/karta.md")]
+    pub mod karta {}
+
+    #[doc = include_str!("vendors/agentic-trust.md")]
+    pub mod agentic_trust {}
+
+    #[doc = include_str!("vendors/halo.md")]
+    pub mod halo {}
+
+    #[doc = include_str!("vendors/widgent.md")]
+    pub mod widgent {}
+}
 
 #[doc = include_str!("backends.md")]
 pub mod backends {
@@ -60,6 +81,15 @@ pub mod install {}
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
+#[doc = include_str!("enforce.md")]
+pub mod enforce {}
+
+#[doc = include_str!("rotation.md")]
+pub mod rotation {}
+
+#[doc = include_str!("leaked-secret.md")]
+pub mod leaked_secret {}
+
 #[doc = include_str!("monitoring.md")]
 pub mod monitoring {}
 
@@ -89,6 +119,9 @@ pub mod threats {}
 
 #[doc = include_str!("reload.md")]
 pub mod reload {}
+
+#[doc = include_str!("book.md")]
+pub mod book {}
 
 /// Why things are as they are: one record per decision that could have gone another way.
 pub mod decisions {
@@ -148,4 +181,10 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0019-the-agent-outlives-the-gateway.md")]
     pub mod the_agent_outlives_the_gateway {}
+
+    #[doc = include_str!("decisions/0023-the-manual-is-derived-and-run.md")]
+    pub mod the_manual_is_derived_and_run {}
+
+    #[doc = include_str!("decisions/0024-field-names-are-not-kept-as-spelt.md")]
+    pub mod field_names_are_not_kept_as_spelt {}
 }

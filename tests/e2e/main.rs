@@ -30,6 +30,7 @@ mod limits;
 mod listeners;
 mod manual;
 mod operation;
+mod pages;
 mod readme;
 mod reload;
 mod secrecy;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::write;
 
-use crate::gateway::{ASSERTION_KEY, Gateway, KEY, ORIGIN, SECRET, doorward, halo, in_seconds, jwt};
+use crate::gateway::{Gateway, KEY, ORIGIN, SECRET, doorward, halo, in_seconds, jwt};
 use crate::pki::Authority;
 use crate::readme::{Shell, blocks, read, root};
 use crate::tls::{ONE, with_tls};
@@ -37,23 +37,6 @@ fn hosts_sign_with_the_code_that_they_are_told_to_copy() {
             let said = String::from_utf8_lossy(&run.stdout);
             assert!(run.status.success() && said.contains(&format!("good: \"u1\" by {format}")), "{name}: {said}");
         }
-    }
-}
-
-/// What stands in the manual as configuration is taken, after what every file has.
-#[test]
-fn configurations_load_as_printed() {
-    let directory = tempfile::tempdir().unwrap();
-    write(directory.path().join("assertion.key"), ASSERTION_KEY).unwrap();
-    write(directory.path().join("identity.key"), SECRET).unwrap();
-    let head = halo("127.0.0.1:3000".parse().unwrap(), "");
-    let without_secrets: String = head.lines().filter(|line| !line.starts_with("secrets")).map(|line| format!("{line}\n")).collect();
-    for (page, before) in [("tokens", without_secrets), ("telemetry", head.clone()), ("sensitive-actions", head)] {
-        let blocks = blocks(&read(&format!("src/manual/{page}.md")));
-        let block = blocks.iter().find(|block| block.language == "toml").expect("a configuration");
-        write(directory.path().join("doorward.toml"), format!("{before}\n{}", block.text)).unwrap();
-        let said = doorward(&["check"], directory.path());
-        assert!(said.status.success() && said.stderr.is_empty(), "{page}: {}", String::from_utf8_lossy(&said.stderr));
     }
 }
 

@@ -8,6 +8,7 @@
 mod again;
 mod architecture;
 mod case;
+mod commands;
 mod exchange;
 mod files;
 mod fixture;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     trials.extend(fuzz::trials());
     trials.extend(architecture::trials());
     trials.extend(manual::trials());
+    trials.extend(commands::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     fixture::clean();
     conclusion.exit_code()
