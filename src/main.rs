@@ -20,6 +20,7 @@ struct Cli {
 enum Command {
     Run(cli::run::Run),
     Check(cli::check::Check),
+    Health(cli::health::Health),
     Demo(cli::demo::Demo),
     Token(cli::token::TokenArgs),
     Secret(cli::secret::SecretArgs),
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
+        Command::Health(health) => health.run(),
         Command::Demo(demo) => demo.run(),
         Command::Token(token) => token.run(),
         Command::Secret(secret) => secret.run(),

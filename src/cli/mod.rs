@@ -5,6 +5,7 @@ pub mod check;
 pub mod demo;
 pub mod embed_key;
 pub mod explain;
+pub mod health;
 pub mod key;
 pub mod log;
 pub mod preset;

@@ -18,6 +18,7 @@ mod material;
 mod once;
 mod places;
 pub mod preset;
+pub mod probed;
 mod routes;
 mod server;
 mod sessions;
@@ -99,13 +100,18 @@ pub struct RefusedFile {
     pub problems: Vec<String>,
 }
 
+/// Problems that are shown at most: each is cut from its whole file, and a generated file may have one for every tenant.
+const MOST_SHOWN: usize = 100;
+
 /// Every problem of a configuration, rendered for a terminal.
 #[derive(Debug)]
 pub struct Problems {
-    /// Rendered diagnostics, in file order, warnings included.
+    /// Rendered diagnostics, in file order, warnings included: the first hundred, and how many more there are.
     pub rendered: Vec<String>,
-    /// How many of them are errors.
+    /// How many errors there are.
     pub errors: usize,
+    /// How many warnings.
+    pub warnings: usize,
     /// What was read all the same: what to watch for the repair.
     pub files: Files,
 }
@@ -154,7 +160,7 @@ fn run(path: &Path, generation: u64, usage: UsageOf<'_>, look: Look, before: Opt
     };
     let fatal = |scope| before.is_none() || scope == MAIN;
     match snapshot {
-        Some((snapshot, refused)) if rendered(&fatal, Severity::Error).is_empty() => {
+        Some((snapshot, refused)) if !problems.iter().any(|(scope, d)| fatal(*scope) && d.code.severity() == Severity::Error) => {
             let left_out = |scope: usize| refused.iter().any(|(those, _, _)| *those == scope);
             let mut keys: Vec<_> = in_use.into_iter().filter(|(scope, _)| !left_out(*scope)).map(|(_, key)| key).collect();
             keys.extend(refused.iter().flat_map(|(_, _, kept)| kept).flat_map(|tenant| identity_keys::in_use(tenant)));
@@ -168,7 +174,11 @@ fn run(path: &Path, generation: u64, usage: UsageOf<'_>, look: Look, before: Opt
         }
         _ => {
             let errors = problems.iter().filter(|(_, d)| d.code.severity() == Severity::Error).count();
-            Err(Problems { rendered: problems.iter().map(|(_, d)| render(d, look)).collect(), errors, files })
+            let mut rendered: Vec<_> = problems.iter().take(MOST_SHOWN).map(|(_, d)| render(d, look)).collect();
+            if problems.len() > MOST_SHOWN {
+                rendered.push(format!("and {} more problems; repair these first", problems.len() - MOST_SHOWN));
+            }
+            Err(Problems { rendered, errors, warnings: problems.len() - errors, files })
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `[server]`, `[audit]`, `[metrics]` and `revocations`; `[telemetry]` has a file of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::snapshot::{AuditSubject, Listener, Place, ServerLimits, ServerSetting
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+/// `server.admin` where it is not written.
+pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// Reads all that is not about tenants, upstreams or assertions.
 pub(super) fn settings(root: &Table<'_>) -> Settings {
@@ -60,7 +62,7 @@ fn server(table: &Table<'_>) -> ServerSettings {
     let settings = ServerSettings {
         listeners: listen.map(|l| Listener::plain(l.value)).into_iter().chain(more.into_iter().map(|l| l.value)).collect(),
         trusted,
-        admin: table.or("admin", SocketAddr::from(([127, 0, 0, 1], 9090))),
+        admin: table.or("admin", ADMIN),
         admin_hosts: table.list::<HostName>("admin_hosts").unwrap_or_default().into_iter().map(|host| host.value.0).collect(),
         probes: probes.map(|p| p.value),
         threads: number_within(table, "threads", 1..=1024).unwrap_or(cores),

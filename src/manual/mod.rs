@@ -75,6 +75,9 @@ pub mod listeners {}
 #[doc = include_str!("forward-auth.md")]
 pub mod forward_auth {}
 
+#[doc = include_str!("install.md")]
+pub mod install {}
+
 #[doc = include_str!("operation.md")]
 pub mod operation {}
 
@@ -172,6 +175,9 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0017-what-a-backend-may-answer.md")]
     pub mod what_a_backend_may_answer {}
+
+    #[doc = include_str!("decisions/0018-the-image-starts-from-nothing.md")]
+    pub mod the_image_starts_from_nothing {}
 
     #[doc = include_str!("decisions/0019-the-agent-outlives-the-gateway.md")]
     pub mod the_agent_outlives_the_gateway {}

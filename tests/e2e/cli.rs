@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::gateway::{ASSERTION_KEY, SECRET, doorward, halo};
+use crate::gateway::{ASSERTION_KEY, Gateway, SECRET, doorward, halo, until};
 
 /// How a command ended, and what it wrote.
 struct Ran {
@@ -71,7 +71,7 @@ fn good() -> String {
 fn version_and_help_are_no_failures() {
     ran(&["--version"]).shows(&[concat!("doorward ", env!("CARGO_PKG_VERSION"))]);
     ran(&["--help"]).shows(&["Usage: doorward <COMMAND>", "Exit codes: 0, 1 for a runtime failure, 2 for bad configuration or usage."]);
-    for command in ["run", "check", "demo", "token", "secret", "key", "embed-key", "preset", "explain", "completions"] {
+    for command in ["run", "check", "health", "demo", "token", "secret", "key", "embed-key", "preset", "explain", "completions"] {
         ran(&[command, "--help"]).shows(&[&format!("Usage: doorward {command}")]);
         ran(&["--help"]).shows(&[&format!("\n  {command} ")]);
     }
@@ -126,6 +126,40 @@ fn check_says_everything_that_is_wrong() {
     let config = good().replace("origins = ", "mod = \"off\"\n#").replace("secrets = ", "#");
     let directory = configured(&config);
     ran_in(directory.path(), &["check"]).fails(2, &["doorward.toml: 1 problem, 2 warnings"]);
+}
+
+#[test]
+fn health_asks_the_gateway_and_a_broken_file_does_not_make_it_ill() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = format!("threads = 2\nprobes = \"{}\"", free.to_string().replace("127.0.0.1", "0.0.0.0"));
+    let config = good().replace("threads = 2", &server).replace("drain_delay = \"0s\"", "drain_delay = \"1h\"");
+    let gateway = Gateway::start(&config);
+    let health = |args: &[&str]| ran_in(gateway.directory.path(), &[&["health"], args].concat());
+    health(&[]).shows(&["alive\n"]);
+    health(&["--ready"]).shows(&["ready\n"]);
+
+    gateway.write("doorward.toml", &format!("{config}\n[[tenant\nid = "));
+    until("the refusal", || (gateway.metric(r#"doorward_reloads_total{result="refused"}"#) == 1.0).then_some(()));
+    health(&["--ready"]).shows(&["ready\n"]);
+
+    gateway.signal("TERM");
+    until("readiness to fall", || (gateway.admin("/readyz").status == 503).then_some(()));
+    health(&["--ready"]).fails(1, &[&format!("http://{free}/readyz answered 503"), "draining"]);
+    health(&[]).shows(&["alive\n"]);
+    health(&["--address", &gateway.admin.to_string()]).shows(&["alive\n"]);
+}
+
+#[test]
+fn health_fails_without_an_answer_and_does_not_guess_where_to_ask() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    ran(&["health", "--address", &address, "--timeout", "50ms"]).fails(1, &[&address, "no answer within 50ms"]);
+    drop(silent);
+    ran(&["health", "--address", &address]).fails(1, &[&address, "refused"]);
+    ran(&["health"]).fails(2, &["doorward.toml", "No such file", "--address"]);
+    let directory = configured(&good());
+    ran_in(directory.path(), &["health"]).fails(2, &["`server.admin` has port 0", "--address"]);
+    ran(&["health", "--address", &address, "-c", "doorward.toml"]).fails(2, &["cannot be used with"]);
 }
 
 #[test]

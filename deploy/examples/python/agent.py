@@ -1,17 +1,22 @@
 """A backend of a few lines: greets whom the gateway vouches for. The README's example.
 
-    DOORWARD_ASSERTION_KEY=… python3 agent.py PORT
+    DOORWARD_ASSERTION_KEY=… python3 agent.py PORT [ADDRESS]
 
-Prints the headers of every request, so that you can see what arrives. Standard library only.
+The key can stand in the file that DOORWARD_ASSERTION_KEY_FILE names. Prints the headers of every request, so that you can see
+what arrives. Standard library only.
 """
 
 import http.server
 import os
+import pathlib
 import sys
 
 from verify import Refused, verify
 
-KEY = os.environb[b"DOORWARD_ASSERTION_KEY"]
+if "DOORWARD_ASSERTION_KEY_FILE" in os.environ:
+    KEY = pathlib.Path(os.environ["DOORWARD_ASSERTION_KEY_FILE"]).read_bytes().removesuffix(b"\n")
+else:
+    KEY = os.environb[b"DOORWARD_ASSERTION_KEY"]
 
 
 class Agent(http.server.BaseHTTPRequestHandler):
@@ -42,4 +47,5 @@ class Agent(http.server.BaseHTTPRequestHandler):
         pass
 
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Agent).serve_forever()
+address = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"
+http.server.ThreadingHTTPServer((address, int(sys.argv[1])), Agent).serve_forever()

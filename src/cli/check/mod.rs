@@ -3,6 +3,7 @@
 
 mod against;
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal as _, Write as _};
@@ -78,7 +79,7 @@ impl Check {
                 self.against.as_ref().map_or(ExitCode::SUCCESS, |records| against(records, self.mode.map(Mode::from), &loaded.snapshot))
             }
             Err(problems) => {
-                let (errors, warnings) = (problems.errors, problems.rendered.len() - problems.errors);
+                let (errors, warnings) = (problems.errors, problems.warnings);
                 let besides = if warnings == 0 { String::new() } else { format!(", {}", many(warnings, "warning")) };
                 drop(writeln!(err, "{problems}\n\n{}: {}{besides}", self.config.display(), many(errors, "problem")));
                 ExitCode::from(2)
@@ -119,9 +120,13 @@ pub fn summary(loaded: &Loaded) -> String {
     for key in loaded.keys.iter().filter(|key| key.tenant.is_none()) {
         line(&mut text, format_args!("key {}  {}  fingerprint {}", key.id, key.what, key.fingerprint));
     }
+    let mut keys: HashMap<&str, Vec<_>> = HashMap::new();
+    for key in &loaded.keys {
+        keys.entry(key.tenant.as_deref().unwrap_or_default()).or_default().push(key);
+    }
     for tenant in tenants {
         line(&mut text, format_args!("tenant {}  {}{}", tenant.id, described(tenant), goes_to(tenant, &loaded.snapshot.upstreams)));
-        for key in loaded.keys.iter().filter(|key| key.tenant.as_ref() == Some(&tenant.id)) {
+        for key in keys.get(tenant.id.as_str()).into_iter().flatten() {
             line(&mut text, format_args!("  secret {}  {}  fingerprint {}", key.id, key.what, key.fingerprint));
         }
         for remote in tenant.keys.remotes() {
