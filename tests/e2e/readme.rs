@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use crate::gateway::{Gateway, until};
@@ -121,8 +122,13 @@ impl Drop for Shell {
     }
 }
 
+/// An address that nobody listens on, for a process that is told where to. Below the ports that the system hands out by itself:
+/// one of those could be another test's by the time that the process binds it.
 pub fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = 20_000 + u16::try_from(std::process::id() % 500).unwrap() * 20;
+    let candidates = std::iter::repeat_with(|| SocketAddr::from(([127, 0, 0, 1], own + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000)));
+    candidates.take(2_000).find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
 }
 
 #[test]
