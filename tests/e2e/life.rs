@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::faults::site::{Process, Site};
+use crate::faults::site::{Process, Site, freeze};
 use crate::gateway::{KEY, ORIGIN, until};
 use crate::http::{self, Connection};
 use crate::upstream::Upstream;
@@ -168,7 +168,7 @@ fn connections_that_wait_to_be_accepted_are_not_lost() {
     let site = Site::new(upstream.address(), "", "");
     site.change("[upstream]\n", "[[server.listener]]\nunix = \"clients.sock\"\n\n[upstream]\n");
     let mut process = site.start(&[]);
-    process.signal("STOP");
+    freeze(process.pid());
     let mut waiting: Vec<_> = (0..50).map(|_| ask(site.address, "GET", "/")).collect();
     let mut local: Vec<_> = (0..50).map(|_| UnixStream::connect(site.path("clients.sock")).expect("connect")).collect();
     for stream in &mut local {

@@ -140,6 +140,15 @@ impl Drop for Process {
 }
 
 /// Sends a signal by name.
+/// Stops a process, and waits until each of its threads stands still: on a busy machine some go on for a while.
+pub fn freeze(pid: u32) {
+    signal(pid, "STOP");
+    until("every thread to stand still", || {
+        let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").flatten();
+        tasks.all(|task| std::fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))).then_some(())
+    });
+}
+
 pub fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().expect("kill").success());
 }

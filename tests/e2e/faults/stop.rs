@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Row;
 use super::load::{Load, SAID, echo};
-use super::site::Site;
+use super::site::{Site, freeze};
 use crate::gateway::{KEY, ORIGIN, in_seconds, jwt, until};
 use crate::http::{self, Connection};
 
@@ -17,7 +17,7 @@ pub fn run(times: usize) -> Row {
     let (mut wrong, mut requests, mut recovery) = (0, 0, Duration::ZERO);
     for _ in 0..times {
         load.more(50);
-        running.signal("STOP");
+        freeze(running.pid());
         let end = in_seconds(2);
         let token = jwt(&serde_json::json!({ "user_id": "late", "exp": end }));
         let bearer = format!("Bearer {KEY}");
