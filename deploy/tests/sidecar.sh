@@ -53,14 +53,9 @@ commit() {
 # The gateway's: $DOORWARD_IMAGE where that names one, else what image.sh puts together around the binary that is there.
 if [ -n "${DOORWARD_IMAGE:-}" ]; then
     podman image exists "$DOORWARD_IMAGE" || fail "there is no image $DOORWARD_IMAGE"
-elif [ -f "$repo/deploy/tests/image.sh" ]; then
+else
     DOORWARD_IMAGE=localhost/doorward:test
     DOORWARD_IMAGE_FROM_BINARY=1 DOORWARD_BINARY=$doorward bash "$repo/deploy/tests/image.sh" >"$work/image.log" 2>&1 || fail "$(cat "$work/image.log")"
-else
-    DOORWARD_IMAGE=localhost/doorward:sidecar
-    tree "$work/gateway" "$doorward"
-    install -D -m 755 "$doorward" "$work/gateway/usr/bin/doorward"
-    commit "$work/gateway" "$DOORWARD_IMAGE" --entrypoint '["/usr/bin/doorward"]' --cmd '["run", "-c", "/etc/doorward/doorward.toml"]'
 fi
 # The agent's: this machine's Python in the place of the real image's, and on it the example's Dockerfile with an agent that answers
 # slowly where it is asked to.
