@@ -8,11 +8,10 @@ need readelf "apt-get install binutils"
 dist=$repo/target/dist
 
 "$repo/deploy/release.sh" >"$work/log" 2>&1 || fail "$(tail -n 30 "$work/log")"
-fits() {
-    cd "$dist"
-    sha256sum --check SHA256SUMS
-}
-(fits) >"$work/log" 2>&1 || fail "$(cat "$work/log")"
+(
+    cd "$dist" &&
+        sha256sum --check SHA256SUMS
+) >/dev/null || fail "SHA256SUMS does not fit"
 cp "$dist/SHA256SUMS" "$work/first"
 tarball=$(ls "$dist"/doorward-*.tar.gz) sbom=$(ls "$dist"/doorward-*.cdx.json)
 say "$(basename "$tarball") ($(($(wc -c <"$tarball") / 1000)) kB), $(basename "$sbom"), SHA256SUMS fits"
