@@ -109,7 +109,7 @@ impl Record<'_> {
     /// Adds the record's line to `to`.
     ///
     /// # Errors
-    /// For a time beyond the year 9999, which RFC 3339 has no digits for.
+    /// None that a record can cause: memory takes every byte.
     pub fn write_to(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
         serde_json::to_writer(&mut *to, &Line::of(self))?;
         to.push(b'\n');
@@ -232,10 +232,10 @@ impl<T: Display> Serialize for Shown<T> {
     }
 }
 
-/// RFC 3339 with milliseconds.
+/// RFC 3339 with milliseconds. Beyond the year 9999 it has no digits: a record is worth more than such a clock's time.
 fn rfc3339<S: Serializer>(time: &UnixTime, to: S) -> Result<S::Ok, S::Error> {
     let millis = i64::try_from(time.millis()).unwrap_or(i64::MAX);
-    let time = jiff::Timestamp::from_millisecond(millis).map_err(serde::ser::Error::custom)?;
+    let time = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
     to.collect_str(&format_args!("{time:.3}"))
 }
 

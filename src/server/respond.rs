@@ -133,7 +133,7 @@ pub(super) async fn preflight(session: &mut Session, preflight: &PreflightAnswer
 
 /// Writes an answer of ours.
 pub(super) async fn write(session: &mut Session, status: u16, mut fields: HeaderMap, body: Bytes) -> Result<()> {
-    if fields.contains_key(header::CONTENT_TYPE) {
+    if !body.is_empty() {
         fields.insert(header::CONTENT_LENGTH, body.len().into());
     }
     let mut answer = http::Response::new(()).into_parts().0;
